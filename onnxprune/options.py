@@ -1,0 +1,86 @@
+"""What a run was asked to do: one validated, immutable record, saved in plans, reports and output files.
+
+`RECIPES` names whole sets of options; anything given explicitly beside a recipe overrides it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from onnxprune.errors import UsageError
+
+Saliency = Literal["mlprune", "obd", "wanda", "magnitude", "random"]
+Surgeon = Literal["none", "paper", "joint", "sweep"]
+Allocation = Literal["global", "uniform", "balanced"]
+Loss = Literal["auto", "cross-entropy", "gaussian"]
+Average = Literal["mean", "exponential"]
+Packing = Literal["fp32", "fp16", "none"]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Options(BaseModel):
+    """Options of one compression; field by field what the command line's flags say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ratio: Fraction
+    recipe: str = "default"
+    saliency: Saliency = "mlprune"
+    normalise: bool = False
+    surgeon: Surgeon = "sweep"
+    allocation: Allocation = "balanced"
+    steps: Annotated[int, Field(ge=1, le=64)] = 4
+    pattern: str | None = None
+    floors: dict[str, Fraction] = {}
+    exclude: tuple[str, ...] = ()
+    damping: Annotated[float, Field(gt=0)] = 1e-4
+    loss: Loss = "auto"
+    average: Average = "mean"
+    samples: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    seed: int = 0
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    pack: Packing = "fp32"
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            kept, _, group = value.partition(":")
+            if not (kept.isdigit() and group.isdigit() and 0 < int(kept) < int(group)):
+                raise ValueError("a pattern is N:M with 0 < N < M, such as 2:4")
+        return value
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "mlprune": {
+        "saliency": "mlprune",
+        "normalise": True,
+        "surgeon": "paper",
+        "allocation": "global",
+        "steps": 1,
+        "average": "exponential",
+    },
+    "magnitude": {"saliency": "magnitude", "surgeon": "none", "allocation": "global", "steps": 1},
+    "wanda": {"saliency": "wanda", "surgeon": "none", "allocation": "uniform", "steps": 1},
+}
+
+
+def resolve(recipe: str = "default", **given: Any) -> Options:
+    """The options of `recipe`, overridden by every keyword that is not None.
+
+    Raises:
+        UsageError: an unknown recipe or an invalid value; says which and what is allowed.
+    """
+    if recipe not in RECIPES:
+        raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    chosen = {**RECIPES[recipe], **{key: value for key, value in given.items() if value is not None}}
+    try:
+        return Options(recipe=recipe, **chosen)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise UsageError(f"--{option} {first['input']!r}: {first['msg']}") from error

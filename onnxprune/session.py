@@ -1,0 +1,112 @@
+"""The only module that knows onnxruntime: which provider runs, on how many threads, and how errors read.
+
+A `Session` runs a graph on named numpy arrays. Providers are chosen once, by `providers()`; nothing falls
+back silently: `auto` takes CUDA only when onnxruntime itself offers it, `cuda` without CUDA is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError, RuntimeUnavailableError
+
+try:
+    import onnxruntime
+except ImportError:  # said clearly at first use, so that `onnxprune --help` works without it
+    onnxruntime = None  # type: ignore[assignment]  # the module is optional by design
+
+Provider = Literal["auto", "cpu", "cuda"]
+Array = npt.NDArray[Any]
+
+_FATAL_ONLY = 4  # onnxruntime's log levels: its warnings about unused initializers are not the user's
+_PROTOBUF_LIMIT = 2**31 - 2**20  # a serialised model above 2 GiB cannot be handed over as bytes
+
+
+def providers(choice: Provider = "auto") -> list[str]:
+    """The execution providers for `choice`, most wanted first.
+
+    Raises:
+        RuntimeUnavailableError: onnxruntime is missing, or `cuda` was asked for and is not there.
+    """
+    if onnxruntime is None:
+        raise RuntimeUnavailableError(
+            "onnxruntime is not installed; install one of 'onnxprune[cpu]' or 'onnxprune[gpu]' (not both)"
+        )
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if choice == "cuda" and not has_cuda:
+        raise RuntimeUnavailableError(
+            "--provider cuda: this onnxruntime has no CUDA; install 'onnxprune[gpu]' instead of [cpu], "
+            "or use --provider cpu"
+        )
+    cuda = ["CUDAExecutionProvider"] if has_cuda and choice != "cpu" else []
+    return [*cuda, "CPUExecutionProvider"]
+
+
+class Session:
+    """One loaded graph. `outputs` are the names `run` returns, in graph order."""
+
+    def __init__(
+        self,
+        model: ir.Model | bytes | Path,
+        provider: Provider = "auto",
+        *,
+        optimise: bool = True,
+        threads: int = 0,
+    ) -> None:
+        """Load `model`.
+
+        Raises:
+            ModelError: onnxruntime refuses the graph; the message is onnxruntime's, on one line.
+        """
+        chosen = providers(provider)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        try:
+            self._session = _open(model, options, chosen)
+        except Exception as error:  # onnxruntime raises a dozen unrelated classes for one thing
+            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+        self.inputs: list[str] = [value.name for value in self._session.get_inputs()]
+        self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
+        self.provider: str = self._session.get_providers()[0]
+
+    def run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run one batch; feeds the graph does not name are ignored.
+
+        Raises:
+            ModelError: a node failed; the message names it as onnxruntime does.
+        """
+        names = list(wanted) if wanted is not None else self.outputs
+        known = {name: np.ascontiguousarray(feeds[name]) for name in self.inputs if name in feeds}
+        try:
+            return dict(zip(names, self._session.run(names, known), strict=True))
+        except Exception as error:  # as above
+            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+
+
+def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[str]) -> Any:
+    if isinstance(model, Path):
+        return onnxruntime.InferenceSession(str(model), options, providers=chosen)
+    if isinstance(model, ir.Model):
+        size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+        if size > _PROTOBUF_LIMIT:
+            with TemporaryDirectory(prefix="onnxprune-") as folder:
+                path = Path(folder) / "model.onnx"
+                ir.save(model, path, external_data="model.data")
+                return onnxruntime.InferenceSession(str(path), options, providers=chosen)
+        model = ir.to_proto(model).SerializeToString()
+    return onnxruntime.InferenceSession(model, options, providers=chosen)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
