@@ -1,0 +1,81 @@
+"""The record of one compression: what the library returns, the console prints and `--json` writes.
+
+Counts are exact integers, ratios are fractions in 0..1, times are seconds. `model_dump_json(indent=2)` is the
+file format, `CompressionReport.model_validate_json(text)` reads it back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricChange(Record):
+    """One figure of merit, before and after; `name` as in `onnxprune.evaluate.Metrics.values`."""
+
+    name: str
+    before: float
+    after: float
+
+
+class LayerRow(Record):
+    """One prunable layer: `kept` is the fraction of its weights left, `importance` what was cut away cost.
+
+    `importance` is None where the saliency gives no cost (random, magnitude).
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    kept: float
+    importance: float | None = None
+
+
+class Skipped(Record):
+    """A node left as it was, and why."""
+
+    name: str
+    reason: str
+
+
+class CompressionReport(Record):
+    """Everything worth saying about one compression.
+
+    `kept_ratio` is nonzero weights after / weights before, over the prunable layers; `params_*` count the
+    elements of all floating-point initializers, `nonzero_after` those that are not zero; `macs_*` are
+    multiply-accumulates of one sample (None where shapes are unknown) and do not count zeros as savings.
+    """
+
+    model: str
+    output: str | None = None
+    kept_ratio: float
+    params_before: int
+    params_after: int
+    nonzero_after: int
+    macs_before: int | None = None
+    macs_after: int | None = None
+    bytes_before: int
+    bytes_after: int | None = None
+    metric: MetricChange | None = None
+    layers: tuple[LayerRow, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    data: str
+    loss: str
+    opset_before: int
+    opset_after: int
+    seconds: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+    @property
+    def seconds_total(self) -> float:
+        """Wall time of all stages together."""
+        return sum(self.seconds.values())
