@@ -1,0 +1,159 @@
+"""Opening: every check between a source and a model, made once, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.data import sources
+from onnxprune.data.batches import BATCH_SIZE, Data, Part
+from onnxprune.data.inputs import Array, Input, fixed_batch, listed, wanted
+from onnxprune.data.noise import SAMPLES, noise
+from onnxprune.data.sources import Source
+from onnxprune.errors import DataError
+
+_LABELS = ("labels", "label", "y", "targets")
+_ALIASES = ("x", "data", "images")
+
+
+def open_data(
+    source: Source | None,
+    inputs: Iterable[ir.Value],
+    *,
+    samples: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+) -> Data:
+    """Open `source` for a model with these graph inputs; None is `noise`.
+
+    A source is a `.npz` (arrays named as the inputs; for a model with one input also `x`, `data`, `images` or
+    the only array; labels under `labels`, `label`, `y` or `targets`), a `.npy`, an array, a mapping like the
+    `.npz`, or an iterable of such mappings, whose samples may differ in symbolic sizes. `samples` of them are
+    drawn by `seed`, without replacement and in their order. Dtypes are cast where every value survives.
+
+    Raises:
+        DataError: the source does not fit the model; says what was found, what is wanted, and the remedy.
+        ModelError: an input that is not a numeric tensor.
+    """
+    inputs = list(inputs)
+    if source is None:
+        return noise(inputs, samples or SAMPLES, seed=seed, batch_size=batch_size)
+    wants = wanted(inputs)
+    where, mappings = sources.read(source, wants)
+    notes: list[str] = []
+    parts = _merged([_part(mapping, wants, where, notes) for mapping in mappings], wants)
+    total = _count(parts)
+    if total == 0:
+        raise DataError(f"{where}: no samples; the model wants {listed(wants)}")
+    parts = _drawn(parts, samples, seed)
+    for part in parts:
+        for want in wants:
+            want.check_values(part.arrays[want.name], where, part.rows)
+    fixed = fixed_batch(wants)
+    if fixed:
+        parts = _whole_batches(parts, fixed, where, notes)
+    drawn = f" of {total:,} (drawn by seed {seed})" if samples and samples < total else ""
+    labelled = ", labelled" if all(part.labels is not None for part in parts) else ""
+    description = f"{where}: {_count(parts):,}{drawn} samples{labelled}"
+    return Data(tuple(wants), fixed or batch_size, description, tuple(parts), tuple(dict.fromkeys(notes)))
+
+
+def _part(mapping: Mapping[str, Array], wants: Sequence[Input], where: str, notes: list[str]) -> Part:
+    keys = _keys(list(mapping), wants, where)
+    arrays = {want.name: np.asanyarray(mapping[key]) for want, key in zip(wants, keys, strict=True)}
+    for want in wants:
+        want.check_shape(arrays[want.name], where)
+    counts = {want.name: want.count(arrays[want.name]) for want in wants if want.batch_axis is not None}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise DataError(f"{where}: the inputs differ in their number of samples ({found}); make them equal")
+    count = next(iter(counts.values()), 1)
+    candidates = {key: np.asanyarray(mapping[key]) for key in _LABELS if key in mapping and key not in keys}
+    # A file may hold the names of the classes beside the labels: only one entry a sample is a label.
+    fitting = [key for key, labels in candidates.items() if labels.shape[:1] == (count,)]
+    if candidates and not fitting:
+        found = ", ".join(f"'{key}' {list(labels.shape)}" for key, labels in candidates.items())
+        raise DataError(f"{where}: {count} samples but labels {found}; give one label a sample, or none")
+    unused = [key for key in mapping if key not in keys and key not in fitting[:1]]
+    if unused:
+        notes.append(f"{where}: arrays not used: {', '.join(unused)}")
+    return Part(arrays, candidates[fitting[0]] if fitting else None, np.arange(count))
+
+
+def _keys(keys: Sequence[str], wants: Sequence[Input], where: str) -> list[str]:
+    """The key of each input, in the order of `wants`."""
+    if all(want.name in keys for want in wants):
+        return [want.name for want in wants]
+    if len(wants) == 1:
+        unlabelled = [key for key in keys if key not in _LABELS]
+        known = [key for key in _ALIASES if key in keys] or (unlabelled if len(unlabelled) == 1 else [])
+        if known:
+            return known[:1]
+    missing = [want for want in wants if want.name not in keys]
+    found = ", ".join(f"'{key}'" for key in keys) or "nothing"
+    raise DataError(f"{where}: holds {found}, the model wants {listed(missing)}; rename the arrays")
+
+
+def _merged(parts: Sequence[Part], wants: Sequence[Input]) -> list[Part]:
+    """Join neighbours whose samples have one shape, so that batches need not end with every feed."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        if groups and _alike(groups[-1][0], part, wants):
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return [group[0] if len(group) == 1 else _joined(group, wants) for group in groups]
+
+
+def _alike(one: Part, other: Part, wants: Sequence[Input]) -> bool:
+    if (one.labels is None) != (other.labels is None):
+        return False
+    for want in wants:
+        a, b, axis = one.arrays[want.name], other.arrays[want.name], want.batch_axis
+        same = np.array_equal(a, b) if axis is None else _sample(a, axis) == _sample(b, axis)
+        if not same or a.dtype != b.dtype:
+            return False
+    return True
+
+
+def _sample(array: Array, axis: int) -> tuple[int, ...]:
+    return array.shape[:axis] + array.shape[axis + 1 :]
+
+
+def _joined(group: Sequence[Part], wants: Sequence[Input]) -> Part:
+    def join(want: Input) -> Array:
+        arrays = [part.arrays[want.name] for part in group]
+        return arrays[0] if want.batch_axis is None else np.concatenate(arrays, want.batch_axis)
+
+    labels = [part.labels for part in group if part.labels is not None]
+    rows = np.arange(_count(group))
+    return Part({want.name: join(want) for want in wants}, np.concatenate(labels) if labels else None, rows)
+
+
+def _drawn(parts: Sequence[Part], samples: int | None, seed: int) -> list[Part]:
+    """`samples` rows out of all parts together, in their order; all of them where that is not fewer."""
+    ends = np.cumsum([len(part.rows) for part in parts])
+    if samples is None or samples >= ends[-1]:
+        return list(parts)
+    chosen = np.sort(np.random.default_rng(seed).permutation(ends[-1])[:samples])
+    split = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
+    starts = [0, *ends[:-1]]
+    shares = zip(parts, split, starts, strict=True)
+    return [part.only(rows - start) for part, rows, start in shares if len(rows)]
+
+
+def _whole_batches(parts: Sequence[Part], size: int, where: str, notes: list[str]) -> list[Part]:
+    whole = [part.only(part.rows[: len(part.rows) // size * size]) for part in parts]
+    lost = _count(parts) - _count(whole)
+    demand = f"the model takes batches of exactly {size}"
+    if _count(whole) == 0:
+        raise DataError(f"{where}: {lost} samples, but {demand}; give more samples")
+    if lost:
+        notes.append(f"{where}: {demand}: {lost} samples left out at the end")
+    return [part for part in whole if len(part.rows)]
+
+
+def _count(parts: Sequence[Part]) -> int:
+    return sum(len(part.rows) for part in parts)
