@@ -88,15 +88,15 @@ class Data:
         return want.take(self.parts[0].arrays[name], self.parts[0].rows)
 
 
-def try_batch(session: Session, data: Data) -> None:
-    """Run the first batch, so that data a graph cannot take is said to be that.
+def try_batch(session: Session, data: Data) -> dict[str, Array]:
+    """Run the first batch and return its outputs, so that data a graph cannot take is said to be that.
 
     Raises:
         DataError: the model does not run on it; the message ends with onnxruntime's.
     """
     batch = next(data.batches())
     try:
-        session.run(batch.feeds)
+        return session.run(batch.feeds)
     except ModelError as error:
         shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in batch.feeds.items())
         remedy = "give real data with --data" if data.synthetic else "check the symbolic sizes"

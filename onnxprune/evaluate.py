@@ -1,0 +1,215 @@
+"""Evaluate: how good a model is on labelled data, or how far it is from the model it was made from.
+
+With integer labels and an output [batch, classes]: cross-entropy loss, top-1 and top-5 accuracy. With a
+reference model: cosine similarity, relative and mean squared error over all float outputs and, where the first
+of them is a classifier's, agreement (equal argmax) and KL(reference ‖ model), over the positions of its last
+axis. Whether a head gives logits or probabilities is seen from its values. Nothing is kept but sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict
+
+from onnxprune.data import BATCH_SIZE, Batch, Data, Source, open_data, try_batch
+from onnxprune.errors import DataError, ModelError
+from onnxprune.progress import Progress, Silent
+from onnxprune.session import Array, Provider, Session
+
+_PRIMARY = ("top1", "agreement", "cosine")
+_SUM_TOLERANCE = 1e-2  # float16 probabilities of thousands of classes sum to 1 no better than this
+_LEAST_LOG = -69.0  # log 1e-30: a probability that underflowed to 0 costs this much, not infinitely much
+
+Logs = npt.NDArray[np.float64]
+
+
+class Metrics(BaseModel):
+    """Figures of merit over `count` samples; `primary` is the key of the one a report shows.
+
+    Keys: top1, top5, loss; agreement, kl (nats); cosine, mse, relative_error (‖y − r‖ / ‖r‖).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int
+    values: dict[str, float]
+    primary: str
+    data: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> float:
+        """The primary figure."""
+        return self.values[self.primary]
+
+
+def evaluate(
+    model: ir.Model | Path | str,
+    data: Data | Source,
+    *,
+    reference: ir.Model | Path | str | None = None,
+    provider: Provider = "auto",
+    batch_size: int = BATCH_SIZE,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Metrics:
+    """Measure `model` on `data`, against its labels and against `reference`, whichever there are.
+
+    A source is opened with `batch_size`, `samples` and `seed`; `Data` is taken as it is. Labels that cannot be
+    used are an error without a reference, a note with one.
+
+    Raises:
+        DataError: neither usable labels nor a reference, or labels that do not fit the output.
+        ModelError: a model that cannot be run, gives NaN, or has not the reference's outputs.
+    """
+    session = _session(model, provider)
+    other = _session(reference, provider) if reference is not None else None
+    if not isinstance(data, Data):
+        graph = model.graph if isinstance(model, ir.Model) else ir.load(model).graph
+        data = open_data(data, graph.inputs, batch_size=batch_size, samples=samples, seed=seed)
+    problem = _label_problem(data, try_batch(session, data))
+    if problem and other is None:
+        raise DataError(f"{data.description}: {problem}; compare with a reference model instead")
+    figures = _Figures()
+    with (progress or Silent()).stage("evaluation", data.count) as advance:
+        for batch in data.batches():
+            outputs = _outputs(session, batch)
+            if not problem:
+                figures.against_labels(outputs, batch)
+            if other is not None:
+                figures.against_reference(outputs, _outputs(other, batch), batch.count)
+            advance(batch.count)
+    values = figures.means()
+    primary = next(name for name in _PRIMARY if name in values)
+    notes = (
+        (*data.notes, f"not measured against labels: {problem}") if problem and data.labelled else data.notes
+    )
+    return Metrics(count=data.count, values=values, primary=primary, data=data.description, notes=notes)
+
+
+class _Figures:
+    """Running sums of every figure, each with the weight it is divided by in the end."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def means(self) -> dict[str, float]:
+        means = {name: total / weight for name, (total, weight) in self._sums.items() if weight}
+        if "relative_error" in means:  # so far of squares
+            means["relative_error"] **= 0.5
+        return means
+
+    def against_labels(self, outputs: Mapping[str, Array], batch: Batch) -> None:
+        assert batch.labels is not None
+        logs = log_probabilities(next(y for y in outputs.values() if _is_classes(y)))
+        labels = batch.labels.reshape(-1).astype(np.int64)
+        outside = (labels < 0) | (labels >= logs.shape[1])
+        if outside.any():
+            raise DataError(
+                f"label {labels[outside][0]} is outside the model's 0..{logs.shape[1] - 1}; renumber"
+            )
+        own = logs[np.arange(len(labels)), labels][:, None]
+        before = (
+            np.arange(logs.shape[1]) < labels[:, None]
+        )  # of equal ones the first is taken, as argmax does
+        rank = ((logs > own) | ((logs == own) & before)).sum(1)
+        self._add("loss", -own.sum(), len(labels))
+        self._add("top1", (rank < 1).sum(), len(labels))
+        if logs.shape[1] > 5:
+            self._add("top5", (rank < 5).sum(), len(labels))
+
+    def against_reference(
+        self, outputs: Mapping[str, Array], wanted: Mapping[str, Array], count: int
+    ) -> None:
+        different = [
+            name for name, r in wanted.items() if name not in outputs or outputs[name].shape != r.shape
+        ]
+        if different or not wanted:
+            what = f"output '{different[0]}' is missing or of another shape" if wanted else "no float output"
+            raise ModelError(f"the model cannot be compared with its reference: {what}; is it made from it?")
+        first = next(iter(wanted))
+        if _is_classes(wanted[first]) or _is_probability(wanted[first]):
+            self._against_classes(outputs[first], wanted[first])
+        for name, r in wanted.items():
+            reference, output = r.astype(np.float64), outputs[name].astype(np.float64)
+            squares = float(((output - reference) ** 2).sum())
+            cosines = _cosines(output, reference, count)
+            self._add("cosine", cosines.sum(), len(cosines))
+            self._add("mse", squares, output.size)
+            self._add("relative_error", squares, float((reference**2).sum()))
+
+    def _against_classes(self, outputs: Array, wanted: Array) -> None:
+        same = outputs.argmax(-1) == wanted.argmax(-1)
+        logs, target = log_probabilities(outputs), log_probabilities(wanted)
+        self._add("agreement", same.sum(), same.size)
+        self._add("kl", (np.exp(target) * (target - logs)).sum(), same.size)
+
+    def _add(self, name: str, total: float, weight: float) -> None:
+        before, count = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = (before + float(total), count + weight)
+
+
+def log_probabilities(outputs: Array) -> Logs:
+    """Log-probabilities over the last axis of logits, probabilities or log-probabilities, in float64."""
+    values = outputs.astype(np.float64)
+    if _is_probability(outputs):
+        return np.log(np.maximum(values, np.exp(_LEAST_LOG)))
+    # Log-probabilities are their own log-softmax: only probabilities need to be told apart.
+    shifted = values - values.max(axis=-1, keepdims=True)
+    logs: Logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.maximum(logs, _LEAST_LOG)
+
+
+def _is_probability(values: Array) -> bool:
+    if values.ndim < 2 or values.shape[-1] < 2 or values.min(initial=0) < 0:
+        return False
+    return bool(np.allclose(values.sum(axis=-1, dtype=np.float64), 1, rtol=0, atol=_SUM_TOLERANCE))
+
+
+def _is_classes(values: Array) -> bool:
+    return values.ndim == 2 and values.shape[1] > 1
+
+
+def _cosines(outputs: Array, wanted: Array, count: int) -> npt.NDArray[np.float64]:
+    """Cosine per sample, or over all where the first axis is not the batch; two zero vectors are equal."""
+    rows = count if outputs.shape[:1] == (count,) else 1
+    y, r = outputs.reshape(rows, -1), wanted.reshape(rows, -1)
+    norms = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
+    both_zero = ~y.any(axis=1) & ~r.any(axis=1)
+    cosines: npt.NDArray[np.float64] = np.where(
+        both_zero, 1.0, (y * r).sum(1) / np.where(norms > 0, norms, 1.0)
+    )
+    return cosines
+
+
+def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
+    """Why the labels cannot be used; None if they can."""
+    labels = [part.labels for part in data.parts if part.labels is not None]
+    if not data.labelled:
+        return "it has no labels"
+    odd = next((array for array in labels if array.dtype.kind not in "biu" or array.size != len(array)), None)
+    if odd is not None:
+        return f"its labels are {odd.dtype} {list(odd.shape)}, not one class number a sample"
+    if not any(_is_classes(y) for y in outputs.values() if y.dtype.kind == "f"):
+        found = ", ".join(f"'{name}' {list(y.shape)}" for name, y in outputs.items())
+        return f"class labels need an output [batch, classes], the model has {found}"
+    return None
+
+
+def _outputs(session: Session, batch: Batch) -> dict[str, Array]:
+    """The float outputs for one batch."""
+    outputs = {name: y for name, y in session.run(batch.feeds).items() if y.dtype.kind == "f"}
+    broken = next((name for name, y in outputs.items() if np.isnan(y).any()), None)
+    if broken is not None:
+        raise ModelError(f"the model gives NaN in its output '{broken}'; it cannot be measured")
+    return outputs
+
+
+def _session(model: ir.Model | Path | str, provider: Provider) -> Session:
+    return Session(model if isinstance(model, ir.Model) else Path(model), provider)
