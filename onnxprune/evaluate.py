@@ -1,9 +1,9 @@
 """Evaluate: how good a model is on labelled data, or how far it is from the model it was made from.
 
 With integer labels and an output [batch, classes]: cross-entropy loss, top-1 and top-5 accuracy. With a
-reference model: cosine similarity, relative and mean squared error over all float outputs and, where the first
-of them is a classifier's, agreement (equal argmax) and KL(reference ‖ model), over the positions of its last
-axis. Whether a head gives logits or probabilities is seen from its values. Nothing is kept but sums.
+reference model: cosine similarity, relative and mean squared error over all float outputs and, where the
+first of them is a classifier's, agreement (equal argmax) and KL(reference ‖ model), averaged over all axes
+but the last. Whether a head gives logits or probabilities is seen from its values. Only sums are kept.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def evaluate(
 ) -> Metrics:
     """Measure `model` on `data`, against its labels and against `reference`, whichever there are.
 
-    A source is opened with `batch_size`, `samples` and `seed`; `Data` is taken as it is. Labels that cannot be
-    used are an error without a reference, a note with one.
+    A source is opened with `batch_size`, `samples` and `seed`; `Data` is taken as it is. Labels that cannot
+    be used are an error without a reference, a note with one.
 
     Raises:
         DataError: neither usable labels nor a reference, or labels that do not fit the output.
-        ModelError: a model that cannot be run, gives NaN, or has not the reference's outputs.
+        ModelError: a model that cannot be run, gives NaN or Inf, or has not the reference's outputs.
     """
     session = _session(model, provider)
     other = _session(reference, provider) if reference is not None else None
@@ -87,9 +87,8 @@ def evaluate(
             advance(batch.count)
     values = figures.means()
     primary = next(name for name in _PRIMARY if name in values)
-    notes = (
-        (*data.notes, f"not measured against labels: {problem}") if problem and data.labelled else data.notes
-    )
+    unused = (f"labels not used: {problem}",) if problem and data.labelled else ()
+    notes = (*data.notes, *unused)
     return Metrics(count=data.count, values=values, primary=primary, data=data.description, notes=notes)
 
 
@@ -111,13 +110,10 @@ class _Figures:
         labels = batch.labels.reshape(-1).astype(np.int64)
         outside = (labels < 0) | (labels >= logs.shape[1])
         if outside.any():
-            raise DataError(
-                f"label {labels[outside][0]} is outside the model's 0..{logs.shape[1] - 1}; renumber"
-            )
+            classes = f"the model's classes 0..{logs.shape[1] - 1}"
+            raise DataError(f"label {labels[outside][0]} is not among {classes}; renumber the labels")
         own = logs[np.arange(len(labels)), labels][:, None]
-        before = (
-            np.arange(logs.shape[1]) < labels[:, None]
-        )  # of equal ones the first is taken, as argmax does
+        before = np.arange(logs.shape[1]) < labels[:, None]  # of equals the first wins, as in argmax
         rank = ((logs > own) | ((logs == own) & before)).sum(1)
         self._add("loss", -own.sum(), len(labels))
         self._add("top1", (rank < 1).sum(), len(labels))
@@ -127,9 +123,8 @@ class _Figures:
     def against_reference(
         self, outputs: Mapping[str, Array], wanted: Mapping[str, Array], count: int
     ) -> None:
-        different = [
-            name for name, r in wanted.items() if name not in outputs or outputs[name].shape != r.shape
-        ]
+        shapes = {name: y.shape for name, y in outputs.items()}
+        different = [name for name, r in wanted.items() if shapes.get(name) != r.shape]
         if different or not wanted:
             what = f"output '{different[0]}' is missing or of another shape" if wanted else "no float output"
             raise ModelError(f"the model cannot be compared with its reference: {what}; is it made from it?")
@@ -182,9 +177,8 @@ def _cosines(outputs: Array, wanted: Array, count: int) -> npt.NDArray[np.float6
     y, r = outputs.reshape(rows, -1), wanted.reshape(rows, -1)
     norms = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
     both_zero = ~y.any(axis=1) & ~r.any(axis=1)
-    cosines: npt.NDArray[np.float64] = np.where(
-        both_zero, 1.0, (y * r).sum(1) / np.where(norms > 0, norms, 1.0)
-    )
+    norms = np.where(norms > 0, norms, 1.0)
+    cosines: npt.NDArray[np.float64] = np.where(both_zero, 1.0, (y * r).sum(1) / norms)
     return cosines
 
 
@@ -205,9 +199,9 @@ def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
 def _outputs(session: Session, batch: Batch) -> dict[str, Array]:
     """The float outputs for one batch."""
     outputs = {name: y for name, y in session.run(batch.feeds).items() if y.dtype.kind == "f"}
-    broken = next((name for name, y in outputs.items() if np.isnan(y).any()), None)
+    broken = next((name for name, y in outputs.items() if not np.isfinite(y).all()), None)
     if broken is not None:
-        raise ModelError(f"the model gives NaN in its output '{broken}'; it cannot be measured")
+        raise ModelError(f"the model gives NaN or Inf in its output '{broken}'; it cannot be measured")
     return outputs
 
 
