@@ -1,0 +1,224 @@
+"""Model: an ONNX file read, checked and brought to normal form (`onnxprune.normalise`).
+
+Knows files: that they are ONNX at all, whole, valid, and that their external data stays in their folder. The
+graph is an `onnx_ir` model; weights in external files are memory-mapped, so that a file may be replaced by its
+own result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import google.protobuf.message
+import onnx
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError
+from onnxprune.normalise import Note, normalise
+from onnxprune.normalise.sparse import densify
+
+__all__ = ["Model", "Note", "load", "parameter_count", "parameters"]
+
+_FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
+_PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
+_CHUNK = 2**20
+
+
+@dataclass
+class Model:
+    """A normalised model and where it came from.
+
+    `sha256` and `bytes` are of the source as it was: the file followed by its external data files in name order,
+    or the serialised message where there was no file.
+    """
+
+    ir: ir.Model
+    path: Path | None
+    sha256: str
+    opset_before: int
+    bytes: int
+    notes: list[Note] = field(default_factory=list)
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The main graph."""
+        return self.ir.graph
+
+    def copy(self) -> Model:
+        """A model whose graph can be changed without changing this one; tensors are shared."""
+        return Model(self.ir.clone(), self.path, self.sha256, self.opset_before, self.bytes, list(self.notes))
+
+
+def load(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
+    """Read, check and normalise a model; a message or graph given is left as it is.
+
+    Raises:
+        ModelError: no such file, not ONNX, cut off, invalid, with external data missing or outside its folder, or
+            in a form that cannot be normalised. One line that names the file and the remedy.
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    name = str(path) if path is not None else "the model given"
+    try:
+        if path is not None:
+            proto, files = _read(path)
+            digest, size = _digest(files)
+        else:
+            proto = ir.to_proto(source) if isinstance(source, ir.Model) else _copy(source)
+            content = proto.SerializeToString(deterministic=True)
+            digest, size = hashlib.sha256(content).hexdigest(), len(content)
+        _check(proto, path)
+        opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        densify(proto)
+        model, notes = normalise(_graph(proto, path))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    return Model(model, path, digest, opset, size, notes)
+
+
+def parameters(model: Model | ir.Model) -> dict[str, ir.TensorProtocol]:
+    """All floating-point initializers by name, those of subgraphs included; [any shape], fp16 to fp64 and bf16.
+
+    Where two subgraphs use one name, later ones read `<graph name>/<name>`.
+    """
+    graph = model.graph
+    found: dict[str, ir.TensorProtocol] = {}
+    for owner in (graph, *graph.subgraphs()):
+        for name, value in owner.initializers.items():
+            if value.const_value is not None and value.const_value.dtype in _FLOATS:
+                found[name if name not in found else f"{owner.name}/{name}"] = value.const_value
+    return found
+
+
+def parameter_count(model: Model | ir.Model) -> int:
+    """Number of floating-point weights, zeros included."""
+    return sum(tensor.size for tensor in parameters(model).values())
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
+    """The message in `path`, weights in other files not loaded, and the files the model consists of."""
+    if path.is_dir():
+        raise ModelError("is a folder; name the .onnx file in it")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError("no such file; check the path") from error
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror}; check its permissions") from error
+    if not content:
+        raise ModelError("is empty; export or download it again")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except google.protobuf.message.DecodeError as error:
+        raise ModelError("is not an ONNX file, or cut off; export or download it again") from error
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError("is not an ONNX model (no graph or no opset in it); export it again")
+    folder = path.parent
+    return proto, [path, *sorted({_external_file(tensor, folder) for tensor in _external(proto)})]
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    if any(_external(proto)):
+        raise ModelError("has its weights in other files; load it from its path instead")
+    twin = onnx.ModelProto()
+    twin.CopyFrom(proto)
+    return twin
+
+
+def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of `proto` whose data lies in another file, subgraphs and functions included."""
+
+    def of_nodes(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+        for node in nodes:
+            for attribute in node.attribute:
+                yield from (tensor for tensor in (attribute.t, *attribute.tensors))
+                for graph in (attribute.g, *attribute.graphs):
+                    yield from of_graph(graph)
+
+    def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        yield from of_nodes(iter(graph.node))
+
+    tensors = list(of_graph(proto.graph))
+    for function in proto.functions:
+        tensors.extend(of_nodes(iter(function.node)))
+    return (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def _external_file(tensor: onnx.TensorProto, folder: Path) -> Path:
+    """The file that holds `tensor`, which must lie in `folder` and be long enough."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    outside = ".." in PurePosixPath(location).parts or ".." in PureWindowsPath(location).parts
+    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
+    file = folder / location
+    if not location or outside or absolute or not file.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"weight {tensor.name!r} lies in {location!r}, outside the model's folder; "
+            "move the data file beside the model and save the model again"
+        )
+    if not file.is_file():
+        raise ModelError(f"its external data file {location!r} is missing; put it into {str(folder)!r}")
+    end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    if end > file.stat().st_size:
+        raise ModelError(
+            f"its external data file {location!r} is cut off: weight {tensor.name!r} needs {end} bytes, "
+            f"there are {file.stat().st_size}; copy or download it again"
+        )
+    return file
+
+
+def _digest(files: list[Path]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _check(proto: onnx.ModelProto, path: Path | None) -> None:
+    if not proto.graph.input and not any(node.op_type for node in proto.graph.node):
+        raise ModelError("has no inputs and no nodes; export it again")
+    if not proto.graph.output:
+        raise ModelError("has no outputs; export it again with the outputs named")
+    given = {value.name for value in proto.graph.input} - {tensor.name for tensor in proto.graph.initializer}
+    if not given:
+        raise ModelError("has no inputs: there is nothing to calibrate on; export it again with its inputs named")
+    by_path = path is not None and any(_external(proto))
+    try:
+        onnx.checker.check_model(str(path) if by_path else proto)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"is not a valid ONNX model: {reason}; export it again, or upgrade onnx") from error
+
+
+def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
+    """`proto` as a graph whose external weights are mapped into memory now, not when the file may be gone."""
+    model = ir.from_proto(proto)
+    if path is None:
+        return model
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    try:
+        for owner in (model.graph, *model.graph.subgraphs()):
+            for value in owner.initializers.values():
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    value.const_value = _mapped(value.const_value)
+            for node in owner:
+                for name, attribute in list(node.attributes.items()):
+                    if isinstance(attribute.value, ir.ExternalTensor):
+                        node.attributes[name] = ir.AttrTensor(name, _mapped(attribute.value))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"its external data cannot be read: {reason}; copy the data file beside the model") from error
+    return model
+
+
+def _mapped(tensor: ir.ExternalTensor) -> ir.Tensor:
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
