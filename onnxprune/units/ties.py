@@ -1,0 +1,96 @@
+"""What a rule sees of one node and what it can say: slots that must be cut together.
+
+Every axis of every value has an array of slots, one per index (see `groups`); an axis of symbolic size has
+none and is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Slots = npt.NDArray[np.int64]
+Axes = list[Slots | None]
+Pair = tuple[Slots, Slots]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`merged` is the product of several axes; it can be tied to one of `candidates`, each as long."""
+
+    merged: Slots
+    candidates: tuple[Slots, ...]
+    split: bool  # True: merged is the input, its factors the output
+
+
+@dataclass
+class Ties:
+    """One node as its rule sees it, and what the rule said. Omitted inputs and outputs have None for axes."""
+
+    node: ir.Node
+    inputs: list[Axes | None]
+    outputs: list[Axes | None]
+    pairs: list[Pair] = field(default_factory=list)
+    contractions: list[Pair] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    freed: list[Slots] = field(default_factory=list)
+
+    def tie(self, a: Slots | None, b: Slots | None) -> bool:
+        """Tie equal lengths; anything else (symbolic, broadcast, impossible) stays unmentioned: False."""
+        if a is None or b is None or a.shape != b.shape:
+            return False
+        self.pairs.append((a.ravel(), b.ravel()))
+        return True
+
+    def tie_all(self, a: Iterable[Slots | None], b: Iterable[Slots | None]) -> None:
+        """Tie axis by axis."""
+        for one, other in zip(a, b, strict=False):
+            self.tie(one, other)
+
+    def contract(self, x: Slots | None, w: Slots | None) -> None:
+        """Tie the summed axis of two operands, and remember it as where values are consumed."""
+        if x is not None and w is not None and x.shape == w.shape:
+            self.contractions.append((x.ravel(), w.ravel()))
+
+    def free(self, a: Slots | None) -> None:
+        """Mention slots without tying them."""
+        if a is not None:
+            self.freed.append(a.ravel())
+
+    def axes(self, index: int) -> Axes:
+        """Axes of input `index`; empty if it is omitted."""
+        return (self.inputs[index] if index < len(self.inputs) else None) or []
+
+    @property
+    def out(self) -> Axes:
+        """Axes of the first output."""
+        return self.outputs[0] or []
+
+
+Rule = Callable[[Ties], str | None]  # the reason why this node cannot be understood, or None
+
+
+def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    """The array of an initializer nobody can override from outside, else None."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy() if value.is_initializer() else None
+
+
+def integers(node: ir.Node, index: int, name: str = "") -> list[int] | None:
+    """An integer parameter: constant input or, in `name`, attribute; None if absent or computed."""
+    if index < len(node.inputs) and node.inputs[index] is not None:
+        array = constant(node.inputs[index])
+        return None if array is None else [int(number) for number in array.ravel()]
+    given = node.attributes.get_ints(name) if name else None
+    return None if given is None else list(given)
+
+
+def given(node: ir.Node, index: int) -> bool:
+    """Whether input `index` is there."""
+    return index < len(node.inputs) and node.inputs[index] is not None
