@@ -38,6 +38,7 @@ class RaiseOpset(ir.passes.FunctionalPass):
             ModelError: the converter has no rule for some op of the file, or what it made is not valid.
         """
         version = model.graph.opset_imports[""]
+        _name_last_axis(model.graph, version)
         proto, weights = weightless(model)
         try:
             converted = onnx.version_converter.convert_version(proto, OPSET)
@@ -60,6 +61,18 @@ class RaiseOpset(ir.passes.FunctionalPass):
             metadata_props=dict(model.metadata_props),
         )
         return ir.passes.PassResult(raised, True)
+
+
+def _name_last_axis(graph: ir.Graph, version: int) -> None:
+    """Write axis −1 on every Softmax over the last axis.
+
+    Before opset 13, Softmax flattened its input at `axis`; on the last axis that is today's Softmax, but unless it
+    reads −1 the converter wraps it into Shape, Flatten and Reshape.
+    """
+    for node in graph if version < 13 else ():
+        shape = node.inputs[0].shape if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and node.inputs[0] else None
+        if not node.domain and shape is not None and node.attributes.get_int("axis", 1) == shape.rank() - 1:
+            node.attributes["axis"] = ir.AttrInt64("axis", -1)
 
 
 def is_old(model: ir.Model) -> bool:

@@ -1,0 +1,163 @@
+"""Output: the safe writer. A file appears complete, checked and compared, or not at all.
+
+Everything is written under temporary names in the target's folder, read back by onnx's checker and by onnxruntime
+with optimisations off and on, compared with expected outputs, and only then moved into place. Above 2 GB the
+weights go to `<stem>.onnx.data` beside the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from onnxprune.errors import ModelError, OutputError
+from onnxprune.session import Session
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+Compare = Callable[[Session], None]
+
+METADATA_KEY = "onnxprune"
+_SINGLE_FILE_LIMIT = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
+
+
+def save(
+    model: ir.Model,
+    path: str | Path,
+    *,
+    expected: Sequence[tuple[Arrays, Arrays]] | Compare = (),
+    tolerance: float = 1e-3,
+    metadata: Mapping[str, Any] | None = None,
+) -> int:
+    """Write `model` to `path` and return the bytes written, external data included.
+
+    Args:
+        model: left unchanged; its annotations of intermediate values are not written.
+        path: an existing file, the model's own source included, is replaced at the very end.
+        expected: pairs of feeds and the outputs they must give, or a function that raises OutputError for a
+            Session it does not accept; asked twice, with optimisations off and on.
+        tolerance: largest absolute difference to an expected output, relative to that output's largest magnitude
+            where this is above 1.
+        metadata: goes, as one JSON object, into the entry `onnxprune` of the file's metadata; the rest is kept.
+
+    Raises:
+        OutputError: the folder is missing or not writable, the disk is full, or the result fails a check. Nothing
+            is left behind then, and an existing file is untouched.
+    """
+    target = Path(path)
+    _check_target(target)
+    final = _with_metadata(model, metadata)
+    compare = expected if callable(expected) else _comparison(expected, tolerance)
+    with _os_errors(target), _scratch_folder(target) as folder:
+        written = _write(final, folder / target.name)
+        _verify(folder / target.name, compare, single=len(written) == 1)
+        size = sum(file.stat().st_size for file in written)
+        _move_into_place(written, target)
+    return size
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: the folder {str(target.parent)!r} does not exist; create it first")
+
+
+def _with_metadata(model: ir.Model, metadata: Mapping[str, Any] | None) -> ir.Model:
+    """A clone with the metadata entry, without annotations: after an edit, a stale one is worse than none."""
+    clone = model.clone()
+    if metadata is not None:
+        clone.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
+    kept = {*clone.graph.inputs, *clone.graph.outputs}
+    for node in clone.graph:
+        for value in node.outputs:
+            if value not in kept and not node.domain:
+                value.type = value.shape = None
+    return clone
+
+
+@contextmanager
+def _os_errors(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{target}: not written: {reason}; free space or choose another place") from error
+
+
+@contextmanager
+def _scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, hence on the same file system, that is gone afterwards, come what may."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # an error here must not hide the one that brought us here
+
+
+def _write(model: ir.Model, path: Path) -> list[Path]:
+    """The files written: the model, behind its external data if that is needed."""
+    weights = sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)
+    if weights <= _SINGLE_FILE_LIMIT:
+        with path.open("wb") as stream:
+            stream.write(ir.to_proto(model).SerializeToString(deterministic=True))
+            stream.flush()
+            os.fsync(stream.fileno())
+        return [path]
+    data = path.with_name(f"{path.stem}.onnx.data")
+    ir.save(model, path, external_data=data.name, size_threshold_bytes=1024)
+    return [data, path]
+
+
+def _verify(path: Path, compare: Compare, single: bool) -> None:
+    """Check the file as any reader would meet it."""
+    try:
+        onnx.checker.check_model(str(path), full_check=single)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise OutputError(f"the result is not a valid model: {' '.join(str(error).split())}; nothing written") from error
+    for optimise in (False, True):
+        try:
+            compare(Session(path, "cpu", optimise=optimise))
+        except ModelError as error:
+            raise OutputError(f"the result does not run: {error}; nothing written") from error
+
+
+def _comparison(pairs: Sequence[tuple[Arrays, Arrays]], tolerance: float) -> Compare:
+    def compare(session: Session) -> None:
+        for feeds, outputs in pairs:
+            got = session.run(feeds, list(outputs))
+            for name, want in outputs.items():
+                _compare(name, got[name], want, tolerance)
+
+    return compare
+
+
+def _compare(name: str, got: Array, want: Array, tolerance: float) -> None:
+    if got.shape != want.shape:
+        raise OutputError(f"output {name!r} has shape {got.shape} instead of {want.shape}; nothing written")
+    if want.size == 0:
+        return
+    scale = max(1.0, float(np.abs(want.astype(np.float64)).max()))
+    difference = float(np.abs(got.astype(np.float64) - want.astype(np.float64)).max()) / scale
+    if not difference <= tolerance:  # so that NaN fails
+        raise OutputError(
+            f"output {name!r} differs by {difference:.3g} (allowed: {tolerance:.3g}) when the file is read back; "
+            "nothing written, please report it"
+        )
+
+
+def _move_into_place(written: Sequence[Path], target: Path) -> None:
+    """Replace the target's files; external data first, for the model must never name a file that is not there."""
+    for file in written:
+        os.replace(file, target.with_name(file.name))
