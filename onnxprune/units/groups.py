@@ -11,7 +11,7 @@ constant is one value, and ties whatever uses it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,6 +103,10 @@ class Groups:
             if bounds[0] < bounds[1]:
                 found.append(Member(section, of_unit[bounds[0] : bounds[1]] - section.start))
         return found
+
+    def values(self) -> ItemsView[tuple[ir.Value, Use | None], Axes]:
+        """Slots per axis of every value with a known shape, of each copy of a shared vector."""
+        return self._axes.items()
 
     def axes(self, value: ir.Value | None, node: ir.Node | None = None, index: int = 0) -> Axes | None:
         """Slots per axis of `value`, for constants as input `index` of `node`; None without a known shape."""
