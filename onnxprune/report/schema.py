@@ -79,3 +79,29 @@ class CompressionReport(Record):
     def seconds_total(self) -> float:
         """Wall time of all stages together."""
         return sum(self.seconds.values())
+
+
+class InspectedLayer(Record):
+    """One prunable layer as it is: `density` is the fraction of its `weights` that are not zero."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    groups: int
+    weights: int
+    density: float
+    macs: int | None
+
+
+class Inspection(Record):
+    """What is in a model: what could be pruned, what could not and why, what was normalised on loading."""
+
+    model: str
+    bytes: int
+    parameters: int
+    opset_before: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: tuple[InspectedLayer, ...]
+    skipped: tuple[Skipped, ...]
+    notes: tuple[Skipped, ...]

@@ -1,0 +1,5 @@
+"""`python -m onnxprune` is `onnxprune`."""
+
+from onnxprune.cli import main
+
+main()

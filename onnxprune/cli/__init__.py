@@ -1,0 +1,5 @@
+"""The command line, in reading order: `commands`, `parameters`, `files`, `program` (errors)."""
+
+from onnxprune.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,155 @@
+"""The commands: parse, call the library, print. What they can do, the library can.
+
+Everything heavy is imported inside them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli import parameters
+from onnxprune.cli.files import destination, source_of, write_json
+from onnxprune.cli.parameters import FILE, MODEL, NOISE, fields
+from onnxprune.cli.program import Program, show_version
+from onnxprune.errors import UsageError
+from onnxprune.options import resolve
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from onnxprune.progress import Progress
+
+_SOURCE = f"an npz or npy file, or '{NOISE}'"
+_DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
+
+
+@click.group(cls=Program)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=show_version)
+def main() -> None:
+    """Make ONNX models smaller by pruning: no training framework, only onnxruntime."""
+
+
+@main.command()
+@MODEL
+@click.option("--data", metavar="SRC", help=f"Calibration data, {_SOURCE}.  [default: calibration/STEM.npz]")
+@click.option("--eval", "evaluation", metavar="SRC", help="Data to measure on.  [default: …/STEM.eval.npz]")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.pruned.onnx beside MODEL]")
+@click.option("--stats", "statistics", type=FILE, metavar="FILE", help="Statistics saved by `calibrate`.")
+@fields(*parameters.COMPRESSION)
+def compress(
+    model: Path,
+    data: str | None,
+    evaluation: str | None,
+    output: Path | None,
+    statistics: Path | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Prune MODEL to a share of its weights and write it, smaller, as an ONNX file."""
+    given = parameters.given(options)
+    resolve(**given)  # wrong options are said before any work
+    output = output or model.with_name(f"{model.stem}.pruned.onnx")
+    inputs = (model, data, evaluation, statistics)
+    destination(output, *inputs, quiet=quiet)
+    destination(json, output, *inputs, quiet=quiet)
+    source = source_of(data, model, "calibration", quiet=quiet)
+    measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
+
+    from onnxprune import pipeline
+    from onnxprune.report import console
+
+    if source is None and statistics is None:
+        console.warn(_DATA_FREE)
+    result = pipeline.compress(
+        model,
+        source,
+        output=output,
+        evaluation=measured_on,
+        statistics=statistics,
+        progress=_progress(quiet),
+        **given,
+    )
+    for warning in result.report.warnings:
+        console.warn(warning)
+    _finish(result.report, None if quiet else console.print_compression, json)
+
+
+@main.command()
+@MODEL
+@click.option("--data", metavar="SRC", help=f"Calibration data, {_SOURCE}.  [default: calibration/STEM.npz]")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.stats beside MODEL]")
+@fields(*parameters.CALIBRATION)
+def calibrate(
+    model: Path, data: str | None, output: Path | None, json: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Collect statistics of MODEL once, to compress it with several ratios."""
+    output = output or model.with_name(f"{model.stem}.stats")
+    destination(output, model, data, quiet=quiet)
+    destination(json, output, model, data, quiet=quiet)
+    source = source_of(data, model, "calibration", quiet=quiet)
+
+    from onnxprune import pipeline
+    from onnxprune.report import console
+
+    if source is None:
+        console.warn(_DATA_FREE)
+    given = parameters.given(options)
+    summary = pipeline.calibrate(model, source, output=output, progress=_progress(quiet), **given)
+    _finish(summary, None if quiet else click.echo, json)
+
+
+@main.command()
+@MODEL
+@click.option("--data", metavar="SRC", help=f"Data, {_SOURCE}.  [default: calibration/STEM.eval.npz]")
+@click.option("--reference", type=FILE, metavar="FILE", help="Model to compare with, such as the dense one.")
+@fields(*parameters.EVALUATION)
+def evaluate(
+    model: Path, data: str | None, reference: Path | None, json: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Measure MODEL against the labels of the data, or against another model."""
+    destination(json, model, data, reference, quiet=quiet)
+    source = source_of(data, model, "evaluation", quiet=quiet)
+    if source is None and data != NOISE:
+        raise UsageError("no evaluation data; give it with --data FILE")
+
+    from onnxprune.evaluate import evaluate as measure
+    from onnxprune.report import console
+
+    given = parameters.given(options)
+    metrics = measure(model, source, reference=reference, progress=_progress(quiet), **given)
+    for remark in () if quiet else metrics.notes:
+        console.note(remark)
+    _finish(metrics, None if quiet else console.print_metrics, json)
+
+
+@main.command()
+@MODEL
+@fields()
+def inspect(model: Path, json: Path | None, quiet: bool) -> None:
+    """Show the layers of MODEL, what can be pruned, and what cannot with the reason."""
+    destination(json, model, quiet=quiet)
+
+    from onnxprune.report import console
+    from onnxprune.report.inspection import inspect_model
+
+    _finish(inspect_model(model), None if quiet else console.print_inspection, json)
+
+
+def _finish(record: BaseModel, show: Any, json: Path | None) -> None:
+    if show is not None:
+        show(record)
+    if json is not None:
+        write_json(json, record)
+
+
+def _progress(quiet: bool) -> Progress | None:
+    if quiet or not sys.stderr.isatty():
+        return None
+    from onnxprune.report.console import ConsoleProgress
+
+    return ConsoleProgress()

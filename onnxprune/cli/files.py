@@ -1,0 +1,68 @@
+"""Files of the command line: where data comes from and results go, checked before any work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from onnxprune.cli.parameters import NOISE
+from onnxprune.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def source_of(
+    given: str | None, model: Path, kind: Literal["calibration", "evaluation"], *, quiet: bool
+) -> Path | None:
+    """The data to use: what was given, None for noise, else the file found for the model, said aloud."""
+    from onnxprune.data import discover
+
+    if given is not None:
+        return None if given == NOISE else Path(given)
+    found = discover(model, kind)
+    if found is not None and not quiet:
+        click.echo(f"note: {kind} data: {found}", err=True)
+    return found
+
+
+def destination(path: Path | None, *taken: Path | str | None, quiet: bool) -> None:
+    """Refuse, before any work, a file that cannot be written, or that is one of those `taken`."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        problem = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise OutputError(f"{path}: {problem}; give another file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise OutputError(f"{path}: no permission to write; give another file")
+    if path.resolve() in {Path(other).resolve() for other in taken if other is not None}:
+        raise UsageError(
+            f"{path}: is named twice in this command and would be overwritten; give another file"
+        )
+    if path.is_file() and not quiet:
+        click.echo(f"note: {path} exists and will be replaced", err=True)
+
+
+def write_json(path: Path, record: BaseModel) -> None:
+    """Write `record`, whole or not at all.
+
+    Raises:
+        OutputError: it could not be written, with the system's reason.
+    """
+    text = record.model_dump_json(indent=2) + "\n"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced, only written to
+            path.write_text(text, encoding="utf-8")
+        else:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror}; make room or give another file"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""Options of the commands, made from `onnxprune.options.Options`: one description of every option.
+
+An option that is not given is None, so that the recipe's value shows through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+from onnxprune.options import RECIPES, Options
+
+Decorator = Callable[[Any], Any]
+
+NOISE = "noise"  # the data source that is none
+FILE = click.Path(path_type=Path)
+MODEL = click.argument("model", type=FILE)
+
+
+def fraction(text: str) -> float:
+    """0.04 or 4%; what range it may have, the library says."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a fraction such as 0.04 or 4%") from None
+
+
+def floor(text: str) -> tuple[str, float]:
+    """`PATTERN=FRACTION` as a pair; the pattern may hold further equals signs."""
+    pattern, _, share = text.rpartition("=")
+    if not pattern:
+        raise click.BadParameter(f"{text!r} is not PATTERN=FRACTION such as '*head*=0.5'")
+    return pattern, fraction(share)
+
+
+# Help of every field of Options; names, choices and defaults come from Options itself.
+_HELP = {
+    "ratio": "Share of the prunable weights to keep: 0.04 or 4%.",
+    "recipe": "Named set of options; options given beside it win.",
+    "saliency": "What a weight is worth.",
+    "normalise": "Divide importances by their layer's sum, as the MLPrune paper does.",
+    "surgeon": "How the kept weights make up for the ones cut.",
+    "allocation": "How the ratio is shared among the layers.",
+    "steps": "Prune in so many geometric steps, statistics redone at each.",
+    "pattern": "N:M, keep N of every M weights in a row, such as 2:4.",
+    "floors": "Least share that layers of this name keep, '*head*=0.5'; may be repeated.",
+    "exclude": "Leave layers of this name alone ('*head*'); may be repeated.",
+    "damping": "Tikhonov damping of the curvature.",
+    "loss": "Loss whose curvature counts; auto sees it from the output.",
+    "average": "How statistics are averaged over batches.",
+    "samples": "Use so many samples, drawn by the seed; all if not given.",
+    "batch_size": "Samples run at once.",
+    "seed": "Seed of everything random.",
+    "provider": "Where onnxruntime runs.",
+    "pack": "How pruned weights are stored.",
+}
+# What click cannot take from the annotation of the field.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "ratio": {"type": fraction, "metavar": "FRACTION"},
+    "recipe": {"type": click.Choice(list(RECIPES))},
+    "pattern": {"type": str, "metavar": "N:M"},
+    "floors": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
+    "exclude": {"type": str, "metavar": "PATTERN", "multiple": True},
+    "samples": {"type": int},
+}
+_FLAGS = {"floors": "--floor", "normalise": "--normalise/--no-normalise"}
+_COMMON: dict[str, dict[str, Any]] = {
+    "--json": {"type": FILE, "metavar": "FILE", "help": "Write the result as JSON."},
+    "--quiet": {"is_flag": True, "help": "No tables, notes and bars; warnings and errors only."},
+}
+
+COMPRESSION = tuple(_HELP)
+CALIBRATION = ("loss", "average", "samples", "batch_size", "seed", "provider")
+EVALUATION = ("samples", "batch_size", "seed", "provider")
+
+
+def fields(*names: str) -> Decorator:
+    """The options for these fields of Options, and those every command has."""
+
+    def decorate(command: Any) -> Any:
+        for flag, settings in reversed(_COMMON.items()):
+            command = click.option(flag, **settings)(command)
+        for name in reversed(names):
+            command = _option(name)(command)
+        return command
+
+    return decorate
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as keywords for the library."""
+    found = {name: value for name, value in options.items() if value not in (None, ())}
+    return {name: dict(value) if name == "floors" else value for name, value in found.items()}
+
+
+def _option(name: str) -> Decorator:
+    field = Options.model_fields[name]
+    settings: dict[str, Any] = {"help": _HELP[name], "default": None, "required": field.is_required()}
+    if get_origin(field.annotation) is Literal:
+        settings["type"] = click.Choice(get_args(field.annotation))
+    elif field.annotation is not bool:
+        settings["type"] = field.annotation
+    settings |= _SETTINGS.get(name, {})
+    if not field.is_required() and field.default not in (None, (), {}):
+        settings["help"] += f"  [default: {_shown(field.default)}]"
+    return click.option(_FLAGS.get(name, f"--{name.replace('_', '-')}"), name, **settings)
+
+
+def _shown(default: Any) -> str:
+    return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)

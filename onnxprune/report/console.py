@@ -1,0 +1,160 @@
+"""The records of `schema` as tables in a terminal, and progress bars on stderr.
+
+Results go to stdout; progress, notes and warnings to stderr, so that a pipe gets results only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from onnxprune.evaluate import Metrics
+from onnxprune.report.schema import CompressionReport, Inspection, Skipped
+
+_PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
+
+
+class ConsoleProgress:
+    """Bars with the time left; nested stages are shown under one another and vanish when done."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=_console(stderr=True), transient=True)
+        self._depth = 0
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """Show a bar for as long as the stage lasts."""
+        if self._depth == 0:
+            self._bars.start()
+        self._depth += 1
+        task = self._bars.add_task(name, total=total)
+        try:
+            yield lambda steps: self._bars.advance(task, steps)
+        finally:
+            self._bars.remove_task(task)
+            self._depth -= 1
+            if self._depth == 0:
+                self._bars.stop()
+
+
+def warn(message: str) -> None:
+    """One line on stderr that is not to be missed."""
+    _console(stderr=True).print(f"warning: {message}", style="bold yellow", soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    _console(stderr=True).print(f"note: {message}", style="dim", soft_wrap=True)
+
+
+def print_compression(report: CompressionReport) -> None:
+    """Per layer what is kept, then the totals before and after."""
+    importance = any(layer.importance is not None for layer in report.layers)
+    rows = [
+        (row.name, row.op, _shape(row.shape), _percent(row.kept), *([_number(row.importance)] * importance))
+        for row in report.layers
+    ]
+    _table(("layer", "op", "shape", "kept", *(["importance cut"] * importance)), rows, left=2)
+    _skipped("left alone", report.skipped)
+    totals = [
+        ("prunable weights kept", "100 %", _percent(report.kept_ratio)),
+        ("parameters", f"{report.params_before:,}", f"{report.params_after:,}"),
+        ("nonzero parameters", "", f"{report.nonzero_after:,}"),
+        ("MACs per sample", _count(report.macs_before), _count(report.macs_after)),
+        ("bytes", f"{report.bytes_before:,}", _count(report.bytes_after)),
+    ]
+    if report.metric is not None:
+        metric = report.metric
+        totals.append((metric.name, _figure(metric.name, metric.before), _figure(metric.name, metric.after)))
+    if report.opset_before != report.opset_after:
+        totals.append(("opset", str(report.opset_before), str(report.opset_after)))
+    _table(("", "before", "after"), totals, left=1)
+    out = _console()
+    out.print(f"data: {report.data}", soft_wrap=True)
+    out.print("time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
+    if report.macs_before is not None and report.macs_before == report.macs_after and report.kept_ratio < 1:
+        out.print(
+            "zeros make the file smaller, not onnxruntime faster: the MACs are unchanged", soft_wrap=True
+        )
+    if report.output is not None:
+        out.print(f"written: {report.output}", soft_wrap=True)
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """The layers of a model, and what is none with the reason."""
+    rows = [
+        (row.name, row.op, _shape(row.shape), f"{row.weights:,}", _percent(row.density), _count(row.macs))
+        for row in inspection.layers
+    ]
+    _table(("layer", "op", "shape", "weights", "nonzero", "MACs"), rows, left=2)
+    _skipped("not prunable", inspection.skipped)
+    _skipped("changed on loading", inspection.notes)
+    prunable = sum(row.weights for row in inspection.layers)
+    out = _console()
+    out.print(f"inputs: {', '.join(inspection.inputs)}", soft_wrap=True)
+    out.print(f"outputs: {', '.join(inspection.outputs)}", soft_wrap=True)
+    out.print(
+        f"{inspection.bytes:,} bytes, opset {inspection.opset_before}, {inspection.parameters:,} parameters, "
+        f"{prunable:,} of them prunable weights in {len(inspection.layers)} layers",
+        soft_wrap=True,
+    )
+
+
+def print_metrics(metrics: Metrics) -> None:
+    """Every figure of one evaluation."""
+    _table(("metric", "value"), [(n, _figure(n, value)) for n, value in metrics.values.items()], left=1)
+    _console().print(f"data: {metrics.data}", soft_wrap=True)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False)
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, highlight=False, markup=False, width=_PIPE_WIDTH)
+    )
+
+
+def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -> None:
+    """Print a table whose first `left` columns are text and the others figures."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+    _console().print()
+
+
+def _skipped(title: str, entries: Iterable[Skipped]) -> None:
+    rows = [(entry.name, entry.reason) for entry in entries]
+    if rows:
+        _table((title, "why"), rows, left=2)
+
+
+_FRACTIONS = ("top1", "top5", "agreement")
+
+
+def _figure(name: str, value: float) -> str:
+    return _percent(value) if name in _FRACTIONS else f"{value:.5g}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _count(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "×".join(str(size) for size in shape)
