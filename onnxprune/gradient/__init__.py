@@ -1,0 +1,9 @@
+"""Gradients of an ONNX graph, written as ONNX nodes into the graph itself.
+
+`losses` says where the gradient starts, `backprop` carries it back, `rules` holds one rule for each op.
+"""
+
+from onnxprune.gradient.backprop import Gradients, backpropagate
+from onnxprune.gradient.losses import LossHead, Noise, attach_loss
+
+__all__ = ["Gradients", "LossHead", "Noise", "attach_loss", "backpropagate"]
