@@ -1,8 +1,8 @@
 """Model: an ONNX file read, checked and brought to normal form (`onnxprune.normalise`).
 
 Knows files: that they are ONNX at all, whole, valid, and that their external data stays in their folder. The
-graph is an `onnx_ir` model; weights in external files are memory-mapped, so that a file may be replaced by its
-own result.
+graph is an `onnx_ir` model; weights in external files are memory-mapped, so that a file may be replaced by
+its own result.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
-import google.protobuf.message
 import onnx
+import onnx_ir
 import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
 
 from onnxprune.errors import ModelError
 from onnxprune.normalise import Note, normalise
@@ -31,8 +33,8 @@ _CHUNK = 2**20
 class Model:
     """A normalised model and where it came from.
 
-    `sha256` and `bytes` are of the source as it was: the file followed by its external data files in name order,
-    or the serialised message where there was no file.
+    `sha256` and `bytes` are of the source as it was: the file followed by its external data files in name
+    order, or the serialised message where there was no file.
     """
 
     ir: ir.Model
@@ -43,7 +45,7 @@ class Model:
     notes: list[Note] = field(default_factory=list)
 
     @property
-    def graph(self) -> ir.Graph:
+    def graph(self) -> onnx_ir.Graph:
         """The main graph."""
         return self.ir.graph
 
@@ -56,17 +58,17 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
     """Read, check and normalise a model; a message or graph given is left as it is.
 
     Raises:
-        ModelError: no such file, not ONNX, cut off, invalid, with external data missing or outside its folder, or
-            in a form that cannot be normalised. One line that names the file and the remedy.
+        ModelError: no such file, not ONNX, cut off, invalid, external data missing or outside its folder, or
+            a form that cannot be normalised. One line that names the file and the remedy.
     """
-    path = Path(source) if isinstance(source, str | Path) else None
+    path: Path | None = Path(source) if isinstance(source, str | Path) else None
     name = str(path) if path is not None else "the model given"
     try:
-        if path is not None:
-            proto, files = _read(path)
+        if isinstance(source, str | Path):
+            proto, files = _read(Path(source))
             digest, size = _digest(files)
         else:
-            proto = ir.to_proto(source) if isinstance(source, ir.Model) else _copy(source)
+            proto = _copy(ir.to_proto(source) if isinstance(source, ir.Model) else source)
             content = proto.SerializeToString(deterministic=True)
             digest, size = hashlib.sha256(content).hexdigest(), len(content)
         _check(proto, path)
@@ -79,7 +81,7 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
 
 
 def parameters(model: Model | ir.Model) -> dict[str, ir.TensorProtocol]:
-    """All floating-point initializers by name, those of subgraphs included; [any shape], fp16 to fp64 and bf16.
+    """All floating-point initializers by name, subgraphs included; any shape, fp16, bf16, fp32, fp64.
 
     Where two subgraphs use one name, later ones read `<graph name>/<name>`.
     """
@@ -112,7 +114,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
-    except google.protobuf.message.DecodeError as error:
+    except DecodeError as error:
         raise ModelError("is not an ONNX file, or cut off; export or download it again") from error
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError("is not an ONNX model (no graph or no opset in it); export it again")
@@ -156,7 +158,7 @@ def _external_file(tensor: onnx.TensorProto, folder: Path) -> Path:
     location = entries.get("location", "")
     outside = ".." in PurePosixPath(location).parts or ".." in PureWindowsPath(location).parts
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
-    file = folder / location
+    file: Path = folder / location
     if not location or outside or absolute or not file.resolve().is_relative_to(folder.resolve()):
         raise ModelError(
             f"weight {tensor.name!r} lies in {location!r}, outside the model's folder; "
@@ -164,7 +166,7 @@ def _external_file(tensor: onnx.TensorProto, folder: Path) -> Path:
         )
     if not file.is_file():
         raise ModelError(f"its external data file {location!r} is missing; put it into {str(folder)!r}")
-    end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    end: int = int(entries.get("offset", 0)) + int(entries.get("length", 0))
     if end > file.stat().st_size:
         raise ModelError(
             f"its external data file {location!r} is cut off: weight {tensor.name!r} needs {end} bytes, "
@@ -190,7 +192,9 @@ def _check(proto: onnx.ModelProto, path: Path | None) -> None:
         raise ModelError("has no outputs; export it again with the outputs named")
     given = {value.name for value in proto.graph.input} - {tensor.name for tensor in proto.graph.initializer}
     if not given:
-        raise ModelError("has no inputs: there is nothing to calibrate on; export it again with its inputs named")
+        raise ModelError(
+            "has no inputs: there is nothing to calibrate on; export it again with its inputs named"
+        )
     by_path = path is not None and any(_external(proto))
     try:
         onnx.checker.check_model(str(path) if by_path else proto)
@@ -216,9 +220,11 @@ def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
                         node.attributes[name] = ir.AttrTensor(name, _mapped(attribute.value))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"its external data cannot be read: {reason}; copy the data file beside the model") from error
+        raise ModelError(
+            f"its external data cannot be read: {reason}; copy the data file beside the model"
+        ) from error
     return model
 
 
-def _mapped(tensor: ir.ExternalTensor) -> ir.Tensor:
+def _mapped(tensor: ir.ExternalTensor) -> ir.Tensor[Any]:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

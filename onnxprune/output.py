@@ -1,8 +1,8 @@
 """Output: the safe writer. A file appears complete, checked and compared, or not at all.
 
-Everything is written under temporary names in the target's folder, read back by onnx's checker and by onnxruntime
-with optimisations off and on, compared with expected outputs, and only then moved into place. Above 2 GB the
-weights go to `<stem>.onnx.data` beside the file.
+Everything is written under temporary names in the target's folder, read back by onnx's checker and by
+onnxruntime with optimisations off and on, compared with expected outputs, and only then moved into place.
+Above 2 GB the weights go to `<stem>.onnx.data` beside the file.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ def save(
         path: an existing file, the model's own source included, is replaced at the very end.
         expected: pairs of feeds and the outputs they must give, or a function that raises OutputError for a
             Session it does not accept; asked twice, with optimisations off and on.
-        tolerance: largest absolute difference to an expected output, relative to that output's largest magnitude
-            where this is above 1.
-        metadata: goes, as one JSON object, into the entry `onnxprune` of the file's metadata; the rest is kept.
+        tolerance: largest absolute difference to an expected output, relative to that output's largest
+            magnitude where this is above 1.
+        metadata: goes, as one JSON object, into the entry `onnxprune` of the file's metadata; the rest is
+            kept.
 
     Raises:
-        OutputError: the folder is missing or not writable, the disk is full, or the result fails a check. Nothing
+        OutputError: the folder is missing or not writable, the disk is full, or the result fails a check.
+        Nothing
             is left behind then, and an existing file is untouched.
     """
     target = Path(path)
@@ -108,7 +110,9 @@ def _scratch_folder(target: Path) -> Iterator[Path]:
 
 def _write(model: ir.Model, path: Path) -> list[Path]:
     """The files written: the model, behind its external data if that is needed."""
-    weights = sum(v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value)
+    weights = sum(
+        v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value
+    )
     if weights <= _SINGLE_FILE_LIMIT:
         with path.open("wb") as stream:
             stream.write(ir.to_proto(model).SerializeToString(deterministic=True))
@@ -124,8 +128,15 @@ def _verify(path: Path, compare: Compare, single: bool) -> None:
     """Check the file as any reader would meet it."""
     try:
         onnx.checker.check_model(str(path), full_check=single)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise OutputError(f"the result is not a valid model: {' '.join(str(error).split())}; nothing written") from error
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise OutputError(
+            f"the result is not a valid model: {' '.join(str(error).split())}; nothing written"
+        ) from error
     for optimise in (False, True):
         try:
             compare(Session(path, "cpu", optimise=optimise))
@@ -152,12 +163,12 @@ def _compare(name: str, got: Array, want: Array, tolerance: float) -> None:
     difference = float(np.abs(got.astype(np.float64) - want.astype(np.float64)).max()) / scale
     if not difference <= tolerance:  # so that NaN fails
         raise OutputError(
-            f"output {name!r} differs by {difference:.3g} (allowed: {tolerance:.3g}) when the file is read back; "
-            "nothing written, please report it"
+            f"output {name!r} differs by {difference:.3g} (allowed: {tolerance:.3g}) "
+            "when the file is read back; nothing written, please report it"
         )
 
 
 def _move_into_place(written: Sequence[Path], target: Path) -> None:
-    """Replace the target's files; external data first, for the model must never name a file that is not there."""
+    """Replace the target's files, external data first: a model must never name a file that is not there."""
     for file in written:
         os.replace(file, target.with_name(file.name))

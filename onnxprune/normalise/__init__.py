@@ -1,14 +1,14 @@
-"""Normalising: every file, whatever exporter wrote it, becomes the one form that the rest of the package knows.
+"""Normalising: every file, whatever exporter wrote it, becomes the one form the package knows.
 
-Default-domain opset 18 or newer, no functions, no Constant nodes, nothing left to compute that does not depend on
-the input, affine nodes folded into layers, unique names, shapes inferred. What the model computes stays the same.
-One pass a file; `normalise` is their order.
+Default-domain opset 18 or newer, no functions, no Constant nodes, nothing left to compute that does not
+depend on the input, affine nodes folded into layers, unique names, shapes inferred. What the model computes
+stays the same. One pass a file; `normalise` is their order.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass
+from onnx_ir.passes.common import InlinePass
 
 from onnxprune.errors import ModelError
 from onnxprune.normalise.affine import FoldAffine
@@ -30,11 +30,17 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
     """The normal form of `model`, which is consumed, and what there is to say about it.
 
     Raises:
-        ModelError: functions that cannot be inlined, an opset that cannot be raised, a Constant of no known kind.
+        ModelError: functions that cannot be inlined, an opset that cannot be raised, a Constant of no kind.
     """
     notes: list[Note] = []
+    step: ir.passes.PassBase
     model = _inlined(model)
-    for step in (OneDefaultDomain(), InitializersAreNotInputs(notes), NegativeSizesAreUnknown(), LiftConstants()):
+    for step in (
+        OneDefaultDomain(),
+        InitializersAreNotInputs(notes),
+        NegativeSizesAreUnknown(),
+        LiftConstants(),
+    ):
         step(model)
     if is_old(model):
         InferShapes(notes)(model)  # the converter writes simpler nodes where it knows the rank
@@ -57,7 +63,11 @@ def _inlined(model: ir.Model) -> ir.Model:
     if not model.functions:
         return model
     try:
-        return RemoveUnusedFunctionsPass()(InlinePass()(model)).model
+        inlined = InlinePass()(model).model
+        inlined.functions.clear()
+        return inlined
     except (ValueError, ir.passes.PassError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"the model's functions cannot be inlined: {reason}; export it without functions") from error
+        raise ModelError(
+            f"the model's functions cannot be inlined: {reason}; export it without functions"
+        ) from error

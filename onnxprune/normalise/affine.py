@@ -1,13 +1,15 @@
-"""Affine folding: BatchNormalization and constant Mul, Add, Sub, Div per channel disappear into linear layers.
+"""Affine folding: BatchNormalization and per-channel Mul, Add, Sub, Div disappear into linear layers.
 
-y = scale · x + shift is folded into the Conv, ConvTranspose, Gemm or MatMul that yields x, or else into the one
-that reads y (past MaxPool, GlobalAveragePool and Flatten), wherever that is exact in real arithmetic: nobody else
-reads x (or y), the weight is not shared, and no zero padding comes between a shift and the layer.
-Batch normalisation at inference: scale = γ / √(σ² + ε), shift = β − μ · scale (Ioffe & Szegedy 2015, algorithm 2).
+y = scale · x + shift is folded into the Conv, ConvTranspose, Gemm or MatMul that yields x, or else into the
+one that reads y (past MaxPool, GlobalAveragePool and Flatten), wherever that is exact in real arithmetic:
+nobody else reads x (or y), the weight is not shared, and no zero padding comes between a shift and the layer.
+Batch normalisation at inference: scale = γ / √(σ² + ε), shift = β − μ · scale (Ioffe & Szegedy 2015,
+algorithm 2).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +127,12 @@ def _batch_normalization(node: ir.Node) -> Affine | None:
     constants = [_constant(value) for value in node.inputs[1:5]]
     x = node.inputs[0]
     unused = all(not output.uses() and not output.is_graph_output() for output in node.outputs[1:])
-    if node.attributes.get_int("training_mode", 0) or not unused or x is None or any(c is None for c in constants):
+    if (
+        node.attributes.get_int("training_mode", 0)
+        or not unused
+        or x is None
+        or any(c is None for c in constants)
+    ):
         return None
     gamma, beta, mean, variance = (c.astype(np.float64) for c in constants if c is not None)
     rank = _rank(x)
@@ -142,7 +149,9 @@ def _rank(x: ir.Value) -> int | None:
     return x.shape.rank() if x.shape is not None else layer.rank if layer is not None else None
 
 
-def _arithmetic(formula: Callable[[Array, bool], tuple[Array, Array] | None]) -> Callable[[ir.Node], Affine | None]:
+def _arithmetic(
+    formula: Callable[[Array, bool], tuple[Array, Array] | None],
+) -> Callable[[ir.Node], Affine | None]:
     """Reader of a two-operand op; `formula` takes the constant and whether it is the left operand."""
 
     def read(node: ir.Node) -> Affine | None:
@@ -168,7 +177,7 @@ _READERS: dict[str, Callable[[ir.Node], Affine | None]] = {
 
 
 def _layer_behind(affine: Affine) -> tuple[Linear, tuple[Vector, Vector]] | None:
-    """The only layer that reads y, through ops that commute with the affine map; with scale and shift a channel."""
+    """The only layer that reads y, through ops that commute with the map; its scale and shift a channel."""
     value, repeat = affine.y, 1
     while _only_link(value):
         node = next(iter(value.uses())).node
@@ -187,7 +196,7 @@ def _layer_behind(affine: Affine) -> tuple[Linear, tuple[Vector, Vector]] | None
 
 
 def _seen_by(layer: Linear, affine: Affine, repeat: int) -> tuple[Vector, Vector] | None:
-    """Scale and shift an input channel of `layer`; a Flatten in between makes `repeat` of every channel of x."""
+    """Scale and shift an input channel of `layer`; a Flatten on the way made `repeat` of each channel."""
     shape = affine.x.shape
     if layer.node.attributes.get_int("transA", 0) or layer.axis is None or shape is None or repeat < 1:
         return None
@@ -217,8 +226,9 @@ def _commutes(node: ir.Node, scale: Array) -> bool:
 
 def _spatial_size(value: ir.Value) -> int:
     """Positions a channel of `value`, 0 where that is not known."""
-    sizes = value.shape[2:] if value.shape is not None else (None,)
-    return int(np.prod(sizes)) if all(isinstance(size, int) for size in sizes) else 0
+    sizes = [] if value.shape is None else [size for size in value.shape[2:] if isinstance(size, int)]
+    complete = value.shape is not None and len(sizes) == value.shape.rank() - 2
+    return math.prod(sizes) if complete else 0
 
 
 def _only_link(value: ir.Value) -> bool:
@@ -226,7 +236,11 @@ def _only_link(value: ir.Value) -> bool:
 
 
 def _constant(value: ir.Value | None) -> Array | None:
-    return value.const_value.numpy() if value is not None and value.is_initializer() and value.const_value else None
+    return (
+        value.const_value.numpy()
+        if value is not None and value.is_initializer() and value.const_value
+        else None
+    )
 
 
 def _set_bias(graph: ir.Graph, layer: Linear, bias: Array) -> None:
@@ -245,8 +259,13 @@ def _set_bias(graph: ir.Graph, layer: Linear, bias: Array) -> None:
 
 
 def _initializer(graph: ir.Graph, stem: str, array: Array, replaced: ir.Value | None = None) -> ir.Value:
-    """A new initializer that takes the name of `replaced` where nobody else uses that, else one like `stem`."""
-    if replaced is not None and len(replaced.uses()) == 1 and not replaced.is_graph_output() and replaced.name:
+    """`array` in the place of `replaced` where nobody else uses that, else as a new initializer."""
+    if (
+        replaced is not None
+        and len(replaced.uses()) == 1
+        and not replaced.is_graph_output()
+        and replaced.name
+    ):
         replaced.const_value = ir.tensor(array, name=replaced.name)
         replaced.shape = ir.Shape(array.shape)
         return replaced

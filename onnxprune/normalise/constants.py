@@ -1,6 +1,7 @@
 """Constants: Constant nodes of the main graph become initializers of the same name.
 
-Subgraphs are left as they are; what they capture keeps its name and stays alive. Sparse values are gone by then (`sparse.py`).
+Subgraphs are left as they are; what they capture keeps its name and stays alive. Sparse values are gone by
+then (`sparse.py`).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def replace_by_initializer(graph: ir.Graph, value: ir.Value, tensor: ir.TensorPr
     assert node is not None and name is not None  # the caller found `value` on a node; names are fixed first
     tensor.name = name
     initializer = ir.Value(
-        name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
     value.replace_all_uses_with(initializer, replace_graph_outputs=True)
     graph.remove(node, safe=True)

@@ -1,9 +1,9 @@
 """Folding: whatever does not depend on the model's inputs is computed once and becomes an initializer.
 
-Weights behind Identity, Cast, Transpose, Reshape, Squeeze … come out as plain weights, and the Shape → Gather →
-Concat clutter of exporters as plain integers wherever the axes asked for are static. Left in place: random ops,
-ops with subgraphs, custom domains, anything near quantised weights, graph outputs, and tensors that would
-outgrow their operands by more than a small factor.
+Weights behind Identity, Cast, Transpose, Reshape, Squeeze … come out as plain weights, and the Shape → Gather
+→ Concat clutter of exporters as plain integers wherever the axes asked for are static. Left in place: random
+ops, ops with subgraphs, custom domains, anything near quantised weights, graph outputs, and tensors that
+would outgrow their operands by more than a small factor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _GROWTH, _ALLOWANCE = 4, 2**20  # a float64 Cast of float16 weights is fourfold;
 
 
 class FoldConstants(ir.passes.InPlacePass):
-    """Replaces every computable single-output node of the main graph by an initializer of its output's name."""
+    """Replaces every computable one-output node of the main graph by an initializer of the same name."""
 
     def __init__(self, notes: list[Note]) -> None:
         self.notes = notes
@@ -60,12 +60,13 @@ class FoldConstants(ir.passes.InPlacePass):
         return self._evaluate(node, opset)
 
     def _evaluate(self, node: ir.Node, opset: int) -> Array | None:
-        operands = [None if v is None else v.const_value.numpy() for v in node.inputs if v is None or v.const_value]
+        tensors = [None if value is None else value.const_value for value in node.inputs]
+        operands = [None if tensor is None else tensor.numpy() for tensor in tensors]
         attributes = {key: _python(attribute) for key, attribute in node.attributes.items()}
-        operator = onnx.reference.ops.load_op("", node.op_type, opset)
         try:
             with warnings.catch_warnings(), np.errstate(all="ignore"):  # 1/0 is the model's own business
                 warnings.simplefilter("ignore")
+                operator = onnx.reference.ops.load_op("", node.op_type, opset)
                 result = operator.eval(*operands, **attributes)
         except Exception as error:  # the reference ops raise whatever numpy does; the node simply stays
             reason = " ".join(str(error).split())
@@ -84,9 +85,14 @@ class FoldConstants(ir.passes.InPlacePass):
 
 
 def _is_foldable(node: ir.Node) -> bool:
-    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
+    if any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        for attribute in node.attributes.values()
+    ):
         return False
-    tensors = [value.const_value if value.is_initializer() else None for value in node.inputs if value is not None]
+    tensors = [
+        value.const_value if value.is_initializer() else None for value in node.inputs if value is not None
+    ]
     if any(tensor is None or tensor.dtype == ir.DataType.STRING for tensor in tensors):
         return False
     output = node.outputs[0]

@@ -22,7 +22,9 @@ class InitializersAreNotInputs(ir.passes.InPlacePass):
         for value in defaults:
             graph.inputs.remove(value)
             if model.ir_version >= _FIRST_IR_WITHOUT_DEFAULTS_AS_INPUTS:
-                self.notes.append(Note(str(value.name), "input with a default value: now a plain initializer"))
+                self.notes.append(
+                    Note(str(value.name), "input with a default value: now a plain initializer")
+                )
         model.ir_version = max(model.ir_version, _FIRST_IR_WITHOUT_DEFAULTS_AS_INPUTS)
         return ir.passes.PassResult(model, bool(defaults))
 

@@ -47,16 +47,16 @@ class Linear:
     @property
     def outputs(self) -> int:
         """Number of output channels."""
-        return self._groups * self._view.shape[self._out_axis]
+        return int(self._groups * self._view.shape[self._out_axis])
 
     @property
     def inputs(self) -> int:
         """Number of input channels."""
-        return self._groups * self._view.shape[3 - self._out_axis]
+        return int(self._groups * self._view.shape[3 - self._out_axis])
 
     @property
     def pads(self) -> bool:
-        """Whether border outputs see fewer inputs than others, so that a shifted input is not a shifted bias."""
+        """Whether border outputs see fewer inputs, so that a shifted input is not a shifted bias."""
         if self.node.op_type == "ConvTranspose":
             return True
         attributes = self.node.attributes
@@ -64,7 +64,7 @@ class Linear:
         return automatic or any(attributes.get_ints("pads", ()))
 
     def bias(self) -> Vector | None:
-        """The bias in effect, [outputs]; zeros where there is none; None where it is not a constant vector."""
+        """The bias in effect, [outputs]; zeros where absent; None where it is no constant vector."""
         value = self._bias_value
         if value is None:
             return np.zeros(self.outputs)
@@ -86,7 +86,7 @@ class Linear:
         return self._scaled(scale, 3 - self._out_axis)
 
     def response(self, shift: Vector) -> Vector:
-        """What a constant input `shift` [inputs] adds to every output, [outputs]; exact only without padding."""
+        """What a constant input `shift` [inputs] adds to an output, [outputs]; exact without padding."""
         summed = self._view.astype(np.float64).sum(axis=3)
         subscripts = "gab,gb->ga" if self._out_axis == 1 else "gab,ga->gb"
         alpha = self.node.attributes.get_float("alpha", 1.0)
@@ -127,7 +127,7 @@ class Linear:
 
 
 def find_linear(node: ir.Node | None) -> Linear | None:
-    """`node` as a Linear: one of the four ops with weights of rank ≥ 2, or the Add of a constant to a MatMul."""
+    """`node` as a Linear: one of the four ops with constant weights, or the Add of a MatMul's bias."""
     if node is None or node.domain:
         return None
     if node.op_type == "Add":

@@ -46,7 +46,8 @@ class RaiseOpset(ir.passes.FunctionalPass):
         except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(
-                f"opset {version} cannot be raised to {OPSET}: {reason}; export the model with opset {OPSET} or newer"
+                f"opset {version} cannot be raised to {OPSET}: {reason}; "
+                f"export the model with opset {OPSET} or newer"
             ) from error
         graph = ir.from_proto(converted).graph
         _restore(graph, model.graph, weights)
@@ -66,11 +67,15 @@ class RaiseOpset(ir.passes.FunctionalPass):
 def _name_last_axis(graph: ir.Graph, version: int) -> None:
     """Write axis −1 on every Softmax over the last axis.
 
-    Before opset 13, Softmax flattened its input at `axis`; on the last axis that is today's Softmax, but unless it
-    reads −1 the converter wraps it into Shape, Flatten and Reshape.
+    Before opset 13, Softmax flattened its input at `axis`; on the last axis that is today's Softmax, but
+    unless it reads −1 the converter wraps it into Shape, Flatten and Reshape.
     """
     for node in graph if version < 13 else ():
-        shape = node.inputs[0].shape if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and node.inputs[0] else None
+        shape = (
+            node.inputs[0].shape
+            if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and node.inputs[0]
+            else None
+        )
         if not node.domain and shape is not None and node.attributes.get_int("axis", 1) == shape.rank() - 1:
             node.attributes["axis"] = ir.AttrInt64("axis", -1)
 
@@ -93,6 +98,9 @@ def _restore(graph: ir.Graph, before: ir.Graph, weights: list[ir.Value]) -> None
         graph.register_initializer(value)
     for value in [value for value in graph.inputs if value.is_initializer()]:
         graph.inputs.remove(value)
-    for now, was in (*zip(graph.inputs, before.inputs, strict=True), *zip(graph.outputs, before.outputs, strict=True)):
+    for now, was in (
+        *zip(graph.inputs, before.inputs, strict=True),
+        *zip(graph.outputs, before.outputs, strict=True),
+    ):
         now.name, now.type, now.shape, now.doc_string = was.name, was.type, was.shape, was.doc_string
         now.metadata_props.update(was.metadata_props)

@@ -1,4 +1,4 @@
-"""Packed weights: the sub-graph that `passes/pack.py` writes, recognised by its shape and read back as a weight.
+"""Packed weights: the nodes that `passes/pack.py` writes, recognised and read back as a dense weight.
 
     gaps (uint8) → Cast → CumSum ─────────────┐
     values (→ Cast) ──────────────────────────┤
@@ -21,7 +21,7 @@ from onnxprune.normalise.constants import replace_by_initializer
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """One packed tensor: `positions` = cumsum(gaps), `values` in the file's dtype, dense `dtype` and `shape`."""
+    """One packed tensor: positions = cumsum(`gaps`), `values` as stored, `dtype` and `shape` when dense."""
 
     gaps: npt.NDArray[np.uint8]
     values: npt.NDArray[Any]
@@ -59,9 +59,14 @@ def read_packed(node: ir.Node) -> PackedWeight | None:
     length = _constant(zeros, 0)
     if zeros is None or gaps is None or shape is None or values is None or length is None:
         return None
-    fill = zeros.attributes.get_tensor("value")
+    fill = zeros.attributes.get_tensor("value", None)
     sizes = tuple(int(size) for size in shape)
-    if gaps.dtype != np.uint8 or fill is None or fill.numpy().any() or np.prod(sizes, dtype=np.int64) != length[0]:
+    if (
+        gaps.dtype != np.uint8
+        or fill is None
+        or fill.numpy().any()
+        or np.prod(sizes, dtype=np.int64) != length[0]
+    ):
         return None
     return PackedWeight(gaps, values, fill.dtype, sizes)
 
@@ -74,4 +79,4 @@ def _producer(node: ir.Node, index: int, op_type: str) -> ir.Node | None:
 
 def _constant(node: ir.Node | None, index: int) -> npt.NDArray[Any] | None:
     value = node.inputs[index] if node is not None else None
-    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+    return None if value is None or value.const_value is None else value.const_value.numpy()

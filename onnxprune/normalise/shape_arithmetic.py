@@ -1,7 +1,8 @@
 """Shape arithmetic: which entries of an integer tensor are known because the axes they measure are static.
 
-`known_integers` follows Shape through the ops exporters put behind it. Entries are Python ints, or None where an
-axis is dynamic: ``Gather(Shape(x), 1)`` of x: [batch, 3, 32, 32] is 3, although Shape(x) itself is not constant.
+`known_integers` follows Shape through the ops exporters put behind it. Entries are Python ints, or None where
+an axis is dynamic: ``Gather(Shape(x), 1)`` of x: [batch, 3, 32, 32] is 3, although Shape(x) itself is not
+constant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Shapes: onnx's shape inference, its results merged into the graph; declared inputs and outputs stay as they are."""
+"""Shapes: onnx's shape inference merged into the graph, helped where a Reshape's sizes are only partly known.
+
+Declared inputs and outputs stay as they are. Symbolic axes keep their names, unknown ones get one.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,78 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxprune.normalise.note import Note
+from onnxprune.normalise.shape_arithmetic import known_integers
 from onnxprune.normalise.weightless import weightless
+
+_SIZES_INPUT = {"Reshape": 1, "ConstantOfShape": 0}  # op → which operand lists the output's sizes
 
 
 class InferShapes(ir.passes.InPlacePass):
-    """Annotates every value of the main graph with the type and shape that onnx can infer.
+    """Annotates every value of the main graph with the type and shape that can be inferred.
 
-    Symbolic axes keep their names, unknown ones get one. What was annotated before is forgotten first: an
-    exporter's stale annotation would otherwise win over the truth.
+    What was annotated before is forgotten: an exporter's stale annotation would otherwise win over the truth.
     """
 
     def __init__(self, notes: list[Note]) -> None:
         self.notes = notes
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Infer with data propagation; if onnx fails, the model keeps its annotations and a note says so."""
+        """Infer until nothing new is learnt; if onnx fails, the annotations stay and a note says so."""
         proto, _ = weightless(model)
-        standard = all(not node.domain for node in proto.graph.node)
-        if standard:  # a custom op's annotation is all that anybody knows of it
+        if all(
+            not node.domain for node in proto.graph.node
+        ):  # a custom op's annotation is all anybody knows of it
             del proto.graph.value_info[:]
-        try:
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
-            reason = " ".join(str(error).split())
-            self.notes.append(Note(str(model.graph.name), f"shape inference failed: {reason}"))
-            return ir.passes.PassResult(model, False)
-        known = {value.name: value for value in inferred.graph.value_info}
-        modified = False
-        for node in model.graph:
-            for value in node.outputs:
-                found = known.get(value.name or "")
-                if found is None or value.is_graph_output():
-                    continue
-                annotation = ir.from_proto(found)
-                modified |= (value.type, value.shape) != (annotation.type, annotation.shape)
-                value.type, value.shape = annotation.type, annotation.shape
-        return ir.passes.PassResult(model, modified)
+        modified, hints = False, {value.name for value in proto.graph.value_info}
+        while True:
+            try:
+                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+            except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
+                reason = " ".join(str(error).split())
+                self.notes.append(Note(str(model.graph.name), f"shape inference failed: {reason}"))
+                return ir.passes.PassResult(model, modified)
+            modified |= _merge(model.graph, inferred)
+            learnt = [value for value in _partly_known(model.graph) if value.name not in hints]
+            if not learnt:
+                return ir.passes.PassResult(model, modified)
+            hints |= {value.name for value in learnt}
+            proto.graph.value_info.extend(learnt)
+
+
+def _merge(graph: ir.Graph, inferred: onnx.ModelProto) -> bool:
+    known = {value.name: value for value in inferred.graph.value_info}
+    modified = False
+    for node in graph:
+        for value in node.outputs:
+            found = known.get(value.name or "")
+            if found is None or value.is_graph_output():
+                continue
+            annotation = ir.from_proto(found)
+            modified |= (value.type, value.shape) != (annotation.type, annotation.shape)
+            value.type, value.shape = annotation.type, annotation.shape
+    return modified
+
+
+def _partly_known(graph: ir.Graph) -> list[onnx.ValueInfoProto]:
+    """Annotations onnx cannot make: sizes computed at run time of which number and some are known."""
+    found = []
+    for node in graph:
+        value = node.outputs[0] if node.op_type in _SIZES_INPUT and not node.domain else None
+        if value is None or value.shape is not None or value.is_graph_output():
+            continue
+        sizes, dtype = known_integers(node.inputs[_SIZES_INPUT[node.op_type]]), _dtype(node)
+        if sizes is None or sizes.ndim != 1 or dtype is None:
+            continue
+        dims = [
+            size if size is not None and size > 0 else None for size in sizes
+        ]  # 0 and -1: worked out at run time
+        found.append(onnx.helper.make_tensor_value_info(str(value.name), dtype, dims))
+    return found
+
+
+def _dtype(node: ir.Node) -> int | None:
+    if node.op_type == "ConstantOfShape":
+        fill = node.attributes.get_tensor("value", None)
+        return int(fill.dtype) if fill is not None else int(ir.DataType.FLOAT)
+    data = node.inputs[0]
+    return None if data is None or data.dtype is None else int(data.dtype)

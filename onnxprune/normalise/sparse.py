@@ -1,7 +1,7 @@
 """Sparse tensors of the file (`sparse_initializer`, Constant's `sparse_value`) become dense ones.
 
-Works on protobuf, before the graph is read: onnx_ir has no sparse tensors. Indices are flat, [nnz], or one row
-of coordinates a value, [nnz, rank].
+Works on protobuf, before the graph is read: onnx_ir has no sparse tensors. Indices are flat, [nnz], or one
+row of coordinates a value, [nnz, rank].
 """
 
 from __future__ import annotations

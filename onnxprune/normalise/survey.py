@@ -1,4 +1,4 @@
-"""Survey: what of the file nobody here touches, said once per node: custom ops, training mode, quantised weights."""
+"""Survey: what nobody here touches, said once per node: custom ops, training mode, quantised weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import onnx_ir as ir
 
 from onnxprune.normalise.note import Note
 
-_QUANTISED = frozenset(
-    "DequantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger".split()
-)
+_QUANTISED = frozenset("DequantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger".split())
 
 
 class Survey(ir.passes.InPlacePass):
@@ -19,14 +17,18 @@ class Survey(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Add a note for each such node."""
-        self.notes.extend(Note(str(node.name), why) for node in model.graph if (why := _reason(node)) is not None)
+        self.notes.extend(
+            Note(str(node.name), why) for node in model.graph if (why := _reason(node)) is not None
+        )
         return ir.passes.PassResult(model, False)
 
 
 def _reason(node: ir.Node) -> str | None:
     if node.domain:
         return f"custom op {node.domain}.{node.op_type}: kept as it is"
-    if node.op_type in _QUANTISED and any(value is not None and value.is_initializer() for value in node.inputs[:2]):
+    if node.op_type in _QUANTISED and any(
+        value is not None and value.is_initializer() for value in node.inputs[:2]
+    ):
         return f"{node.op_type} of already quantised weights: kept as it is"
     if node.attributes.get_int("training_mode", 0):
         return f"{node.op_type} in training mode: kept as it is"

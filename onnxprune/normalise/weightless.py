@@ -13,7 +13,7 @@ _SMALL = 1024  # bytes; every axes, pads, scales or shape operand fits
 
 
 def weightless(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
-    """The protobuf of `model` with its large initializers as extra inputs, and those initializers of `model`."""
+    """The protobuf of `model` with its large initializers as extra inputs, and those initializers."""
     clone = model.clone()
     taken = []
     for value in list(model.graph.initializers.values()):
@@ -22,7 +22,7 @@ def weightless(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.Value]]:
             continue
         stand_in = clone.graph.initializers.pop(value.name)
         stand_in.const_value = None
-        stand_in.shape = ir.Shape(tensor.shape)
+        stand_in.shape = ir.Shape(tensor.shape.numpy())
         stand_in.dtype = tensor.dtype
         if not stand_in.is_graph_input():
             clone.graph.inputs.append(stand_in)

@@ -1,8 +1,8 @@
 """Packing: a sparse weight becomes gaps (uint8) and values (fp32 or fp16) plus standard ops that rebuild it.
 
-The nodes are those `normalise/packed.py` draws. `gaps[i]` is the distance from the previous stored entry of the
-flattened weight (the first: from entry 0); a distance above 255 is bridged by stored zeros. Any runtime reads the
-result; onnxruntime folds it at load, and what then runs is the dense graph.
+The nodes are those `normalise/packed.py` draws. `gaps[i]` is the distance from the previous stored entry of
+the flattened weight (the first: from entry 0); a distance above 255 is bridged by stored zeros. Any runtime
+reads the result; onnxruntime folds it at load, and what then runs is the dense graph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ Values = Literal["fp32", "fp16"]
 Array = npt.NDArray[Any]
 
 _MAX_GAP = 255  # uint8
-_PACKABLE = {ir.DataType.FLOAT16: 2, ir.DataType.FLOAT: 4, ir.DataType.DOUBLE: 8}  # onnxruntime's ConstantOfShape
+_PACKABLE = {
+    ir.DataType.FLOAT16: 2,
+    ir.DataType.FLOAT: 4,
+    ir.DataType.DOUBLE: 8,
+}  # onnxruntime's ConstantOfShape
 _MIN_BYTES = 1024  # below, the rebuilding nodes weigh more than any saving
 
 
@@ -45,8 +49,8 @@ class PackResult:
 def pack(model: ir.Model, values: Values = "fp32") -> PackResult:
     """Pack, in place, every initializer of the main graph that gets smaller by it.
 
-    With `fp32` every value keeps its dtype and the weight is exact; `fp16` rounds values to half precision and
-    leaves out weights whose values overflow it.
+    With `fp32` every value keeps its dtype and the weight is exact; `fp16` rounds values to half precision
+    and leaves out weights whose values overflow it.
     """
     result = PackResult(model)
     for name, initializer in list(model.graph.initializers.items()):
@@ -61,7 +65,9 @@ def pack(model: ir.Model, values: Values = "fp32") -> PackResult:
             continue
         gaps, kept = encode(weight)
         if values == "fp16":
-            half = kept.astype(np.float16) if np.abs(kept).max(initial=0) <= np.finfo(np.float16).max else None
+            half = (
+                kept.astype(np.float16) if np.abs(kept).max(initial=0) <= np.finfo(np.float16).max else None
+            )
             if half is None:
                 result.skipped.append(Note(name, "has values beyond the range of fp16; pack it as fp32"))
                 continue
@@ -75,12 +81,12 @@ def pack(model: ir.Model, values: Values = "fp32") -> PackResult:
 
 
 def unpack(model: ir.Model) -> ir.Model:
-    """Make every packed weight of the main graph dense again, in place; values keep what packing left of them."""
+    """Make every packed weight of the main graph dense again, in place; fp16 values stay rounded."""
     return RemoveUnused()(UnpackWeights()(model)).model
 
 
 def encode(weight: Array) -> tuple[npt.NDArray[np.uint8], Array]:
-    """Gaps, uint8 [n], and values, [n], of the flattened `weight`; n ≥ number of non-zeros.
+    """Gaps, uint8 [n], and values, [n], of the flattened `weight`; n ≥ its number of non-zeros.
 
     The inverse is ``dense.flat[cumsum(gaps)] = values``.
     """
@@ -97,7 +103,7 @@ def encode(weight: Array) -> tuple[npt.NDArray[np.uint8], Array]:
 
 
 def _rebuild(graph: ir.Graph, weight: ir.Value, gaps: npt.NDArray[np.uint8], values: Array) -> int:
-    """Put packed form and rebuilding nodes in the place of `weight`; the bytes saved, if any, else nothing is done."""
+    """Put the packed form in the place of `weight`; the bytes saved, 0 where nothing was done."""
     tensor, name = weight.const_value, weight.name
     assert tensor is not None and name is not None  # `pack` picked it by both
     scratch = ir.Graph([], [], nodes=[], opset_imports=graph.opset_imports, name="packed")
@@ -116,7 +122,7 @@ def _rebuild(graph: ir.Graph, weight: ir.Value, gaps: npt.NDArray[np.uint8], val
     _move(scratch, graph)
     weight.replace_all_uses_with(rebuilt)
     del graph.initializers[name]
-    rebuilt.name, rebuilt.type, rebuilt.shape = name, weight.type, ir.Shape(tensor.shape)
+    rebuilt.name, rebuilt.type, rebuilt.shape = name, weight.type, ir.Shape(tensor.shape.numpy())
     return saved
 
 
