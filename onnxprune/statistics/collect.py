@@ -1,0 +1,148 @@
+"""Gather statistics: one session, batch by batch, sums in float64.
+
+The same noise is drawn for the same seed and batch on every provider and in every shard, so that a shard's sums
+are what one process would have added for its batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.data import Batch, Data
+from onnxprune.errors import StatisticsError
+from onnxprune.layers import Layer, find_layers
+from onnxprune.options import Average, Loss
+from onnxprune.progress import Progress, Silent
+from onnxprune.session import Provider, Session
+from onnxprune.statistics.factors import Factor, Gram, Samples
+from onnxprune.statistics.graph import StatisticsGraph, build
+from onnxprune.statistics.store import LayerStatistics, Statistics
+
+Array = npt.NDArray[Any]
+
+DECAY = 0.95  # the papers' exponential average
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """How statistics are gathered; saved with them, and compared before they are merged."""
+
+    loss: Loss = "auto"
+    gradients: bool = True
+    average: Average = "mean"
+    labels: bool = False
+    seed: int = 0
+    provider: Provider = "auto"
+
+
+def collect(
+    model: ir.Model, sha256: str, data: Data, how: Gathering = Gathering(), progress: Progress | None = None
+) -> Statistics:
+    """Run every batch of `data` and return the sums.
+
+    Raises:
+        StatisticsError: NaN or Inf in a layer's statistics; names the layer.
+        DataError, GradientError, ModelError: from the data, the gradient graph and the run.
+    """
+    layers = list(find_layers(model.graph))
+    sampled = {layer.name for layer in layers if _few_rows(layer, data.count)}
+    graph = build(model, loss=how.loss, gradients=how.gradients, sampled=sampled, labels=how.labels)
+    session = Session(graph.model, how.provider)
+    noise = _Noise(graph, how)
+    total = Statistics(
+        sha256=sha256,
+        samples=0,
+        loss=graph.head.description if graph.head else "none",
+        average=how.average,
+        seed=how.seed,
+        blocked=dict(graph.blocked),
+    )
+    with (progress or Silent()).stage("statistics", data.count) as advance:
+        for number, batch in enumerate(data.batches()):
+            outputs = session.run(_feeds(graph, batch, noise.draw(number, batch.feeds)))
+            _add(total, layers, outputs, batch.count)
+            advance(batch.count)
+    if not total.samples:
+        raise StatisticsError("no samples: the calibration data has no batch")
+    return total
+
+
+def _few_rows(layer: Layer, samples: int) -> bool:
+    positions = [use.positions for use in layer.uses]
+    known = [count for count in positions if count is not None]
+    return len(known) == len(positions) and sum(known) * samples < layer.d_in + 1
+
+
+def _feeds(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -> dict[str, Array]:
+    feeds = {**batch.feeds, **noise}
+    if graph.head is not None and graph.head.label is not None and batch.labels is not None:
+        feeds[graph.head.label] = np.asarray(batch.labels, dtype=np.int64)
+    return feeds
+
+
+class _Noise:
+    """Draws the noise inputs; their shapes come from a run of the model, once for each shape of the feeds."""
+
+    def __init__(self, graph: StatisticsGraph, how: Gathering) -> None:
+        self._head, self._seed = graph.head, how.seed
+        needed = graph.head is not None and graph.head.noise and graph.shapes is not None
+        self._session = Session(graph.shapes, how.provider) if needed and graph.shapes is not None else None
+        self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
+
+    def draw(self, number: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if self._head is None or self._session is None:
+            return {}
+        key = tuple(array.shape for array in feeds.values())
+        if key not in self._known:
+            shapes = self._session.run(feeds)
+            self._known[key] = {name: tuple(int(size) for size in shape) for name, shape in shapes.items()}
+        return self._head.draw(np.random.default_rng([self._seed, number]), self._known[key])
+
+
+def _add(total: Statistics, layers: list[Layer], outputs: Mapping[str, Array], samples: int) -> None:
+    for index, layer in enumerate(layers):
+        made = _layer_statistics(outputs, index, samples)
+        if not made.finite():
+            raise StatisticsError(
+                f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its statistics; "
+                "check the calibration data and the model's weights"
+            )
+        known = total.layers.get(layer.name)
+        if total.average == "exponential":
+            made = made.scaled()
+        if known is None:
+            total.layers[layer.name] = made
+        else:
+            pair = (DECAY, 1 - DECAY) if total.average == "exponential" else (1.0, 1.0)
+            total.layers[layer.name] = known.merge(made, *pair)
+    total.samples += samples
+
+
+def _layer_statistics(outputs: Mapping[str, Array], index: int, samples: int) -> LayerStatistics:
+    rows = float(outputs[f"count/{index}"].reshape(-1)[0])
+    activations: Factor
+    if f"rows/{index}" in outputs:
+        features = outputs[f"rows/{index}"].transpose(0, 2, 1)
+        ones = np.ones((*features.shape[:2], 1), dtype=features.dtype)
+        activations = Samples(np.concatenate([features, ones], axis=2), rows)
+    else:
+        activations = Gram(_with_bias(outputs[f"gram/{index}"], outputs[f"sum/{index}"], rows), rows)
+    gradient = outputs.get(f"gradient/{index}")
+    gradients = None if gradient is None else Gram(gradient.astype(np.float64), rows)
+    return LayerStatistics(activations, gradients, rows, float(samples))
+
+
+def _with_bias(gram: Array, total: Array, rows: float) -> Array:
+    """The gram of [a; 1] from the gram of a, its sum and the number of rows."""
+    groups, size, _ = gram.shape
+    full = np.empty((groups, size + 1, size + 1), dtype=np.float64)
+    full[:, :size, :size] = gram
+    full[:, :size, size] = full[:, size, :size] = total
+    full[:, size, size] = rows
+    return full

@@ -1,0 +1,195 @@
+"""Statistics of a whole model: what is known of each layer, and their file (safetensors).
+
+Everything is a sum with the number of rows it was taken over, so files of shards and machines merge by adding.
+The file carries the model's hash; statistics of another model are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from onnxprune.errors import OutputError, StatisticsError
+from onnxprune.statistics.factors import Factor, Gram, Samples
+
+Array = npt.NDArray[Any]
+
+FORMAT = "onnxprune-statistics-1"
+
+
+@dataclass
+class LayerStatistics:
+    """A and G of one layer.
+
+    `activations` is the factor of ā = [a; 1], `gradients` that of ∂L/∂s (None where no gradient reaches),
+    `rows` how many rows were seen and `samples` from how many samples, so that T = rows / samples.
+    """
+
+    activations: Factor
+    gradients: Gram | None
+    rows: float
+    samples: float
+
+    @property
+    def positions(self) -> float:
+        """T, positions per sample."""
+        return self.rows / self.samples
+
+    def mean(self) -> Array:
+        """Mean of a, [groups, d_in]: A's last column."""
+        if isinstance(self.activations, Samples):
+            total: Array = self.activations.rows[:, :, :-1].sum(axis=1, dtype=np.float64) / self.activations.weight
+            return total
+        assert isinstance(self.activations, Gram)
+        return cast(Array, self.activations.total[:, :-1, -1] / self.activations.weight)
+
+    def merge(self, other: LayerStatistics, decay: float = 1.0, share: float = 1.0) -> LayerStatistics:
+        """decay · self + share · other; rows and samples are counted, not averaged.
+
+        Raises:
+            StatisticsError: one has gradients and the other has none, or sizes or forms differ.
+        """
+        same = type(self.activations) is type(other.activations) and self.activations.size == other.activations.size
+        if not same or (self.gradients is None) != (other.gradients is None):
+            raise StatisticsError("layer statistics of different form cannot be merged")
+        gradients = None
+        if self.gradients is not None and other.gradients is not None:
+            gradients = self.gradients.merge(other.gradients, decay, share)
+        activations = self.activations.merge(other.activations, decay, share)  # type: ignore[arg-type]  # same form
+        return LayerStatistics(activations, gradients, self.rows + other.rows, self.samples + other.samples)
+
+    def scaled(self) -> LayerStatistics:
+        """The same with weight 1: a batch mean, as an exponential average takes it."""
+        share = 1.0 / self.activations.weight
+        empty = 0.0
+        activations = self.activations.merge(self.activations, share, empty) if isinstance(self.activations, Gram) \
+            else Samples(self.activations.rows * np.float32(np.sqrt(share)), 1.0)  # type: ignore[attr-defined]
+        gradients = None if self.gradients is None else self.gradients.merge(self.gradients, share, empty)
+        return LayerStatistics(activations, gradients, self.rows, self.samples)
+
+    def finite(self) -> bool:
+        """Whether every sum is a number."""
+        arrays = [_array(self.activations)] + ([self.gradients.total] if self.gradients else [])
+        return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+@dataclass
+class Statistics:
+    """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no gradient, and why."""
+
+    sha256: str
+    samples: int
+    loss: str
+    average: str
+    seed: int
+    blocked: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, LayerStatistics] = field(default_factory=dict)
+
+    def require(self, sha256: str) -> None:
+        """Refuse to be used for another model.
+
+        Raises:
+            StatisticsError: the hashes differ.
+        """
+        if sha256 != self.sha256:
+            raise StatisticsError(
+                f"these statistics are of another model (sha256 {self.sha256[:12]}…, this one is {sha256[:12]}…); "
+                "run `onnxprune calibrate` for this model"
+            )
+
+
+def merge(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of all the parts' samples together: sums add.
+
+    Raises:
+        StatisticsError: different models, losses or averages, or an exponential average (it has an order).
+    """
+    first, *rest = parts
+    total = Statistics(
+        first.sha256, first.samples, first.loss, first.average, first.seed, dict(first.blocked), dict(first.layers)
+    )
+    for part in rest:
+        total.require(part.sha256)
+        if first.average == "exponential" or (part.loss, part.average) != (first.loss, first.average):
+            raise StatisticsError(
+                "only plain means of one and the same loss can be merged; "
+                f"these are {first.average} of {first.loss!r} and {part.average} of {part.loss!r}"
+            )
+        if set(part.layers) != set(total.layers):
+            raise StatisticsError("the statistics to merge have different layers")
+        for name, layer in part.layers.items():
+            total.layers[name] = total.layers[name].merge(layer)
+        total.samples += part.samples
+    return total
+
+
+def save(statistics: Statistics, path: Path) -> None:
+    """Write to a temporary name and rename.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors: dict[str, Array] = {}
+    layers: dict[str, dict[str, Any]] = {}
+    for index, (name, layer) in enumerate(statistics.layers.items()):
+        tensors[f"{index}.A"] = np.ascontiguousarray(_array(layer.activations))
+        if layer.gradients is not None:
+            tensors[f"{index}.G"] = layer.gradients.total
+        layers[name] = {
+            "form": "samples" if isinstance(layer.activations, Samples) else "gram",
+            "weight": layer.activations.weight,
+            "rows": layer.rows,
+            "samples": layer.samples,
+        }
+    header = {key: getattr(statistics, key) for key in ("sha256", "samples", "loss", "average", "seed", "blocked")}
+    meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        safetensors.numpy.save_file(tensors, temporary, metadata=meta)
+        temporary.replace(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise OutputError(f"cannot write statistics to {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Statistics:
+    """Read a file that `save` wrote.
+
+    Raises:
+        StatisticsError: not such a file, cut off, or with NaN or Inf in it; names the file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            meta = file.metadata() or {}
+            if meta.get("format") != FORMAT:
+                raise StatisticsError(f"{path} holds no onnxprune statistics; make them with `onnxprune calibrate`")
+            statistics = Statistics(**json.loads(meta["statistics"]))
+            for index, (name, entry) in enumerate(json.loads(meta["layers"]).items()):
+                statistics.layers[name] = _read(file, index, entry)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise StatisticsError(f"cannot read statistics from {path}: {error}") from error
+    broken = [name for name, layer in statistics.layers.items() if not layer.finite()]
+    if broken:
+        raise StatisticsError(f"{path}: layer {broken[0]!r} has NaN or Inf in its statistics; gather them again")
+    return statistics
+
+
+def _read(file: Any, index: int, entry: dict[str, Any]) -> LayerStatistics:
+    weight = float(entry["weight"])
+    array = file.get_tensor(f"{index}.A")
+    activations: Factor = Samples(array, weight) if entry["form"] == "samples" else Gram(array, weight)
+    gradients = Gram(file.get_tensor(f"{index}.G"), weight) if f"{index}.G" in file.keys() else None  # noqa: SIM118
+    return LayerStatistics(activations, gradients, float(entry["rows"]), float(entry["samples"]))
+
+
+def _array(factor: Factor) -> Array:
+    return factor.rows if isinstance(factor, Samples) else cast(Gram, factor).total

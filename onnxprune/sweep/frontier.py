@@ -1,0 +1,149 @@
+"""A moving frontier: the calibration samples' values at a cut of a network, pushed forward piece by piece.
+
+The sweep needs the dense and the pruned network's values at every layer, but never all at once. A `Frontier`
+holds only the values that cross the cut between what has run and what has not; `advance` runs the subgraph up to
+the values wanted next, on every batch. A walk over the whole graph costs one forward pass and holds one cut's
+activations, in memory up to `memory` bytes and in memory-mapped files beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.session import Provider, Session
+
+Array = npt.NDArray[Any]
+
+
+def read_by(node: ir.Node) -> Iterator[ir.Value]:
+    """Values `node` reads: its inputs, and outer values captured by its subgraphs."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            yield from _captured(attribute.as_graph())
+        elif attribute.type is ir.AttributeType.GRAPHS:
+            for graph in attribute.as_graphs():
+                yield from _captured(graph)
+
+
+def _captured(graph: ir.Graph) -> Iterator[ir.Value]:
+    own = {*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)}
+    inside = [value for node in graph for value in read_by(node)]
+    yield from (value for value in [*inside, *graph.outputs] if value not in own)
+
+
+def ancestors(wanted: Iterable[ir.Value], stop: set[ir.Node] | frozenset[ir.Node] = frozenset()) -> set[ir.Node]:
+    """All nodes that `wanted` depend on, not going through the nodes in `stop`."""
+    found: set[ir.Node] = set()
+    stack = [value.producer() for value in wanted]
+    while stack:
+        node = stack.pop()
+        if node is None or node in found or node in stop:
+            continue
+        found.add(node)
+        stack.extend(value.producer() for value in read_by(node))
+    return found
+
+
+class Frontier:
+    """The values of `graph` for all batches at a cut that `advance` moves forward.
+
+    `model` may have its initializers changed between calls, as long as the nodes that read them have not run.
+    """
+
+    def __init__(
+        self, model: ir.Model, batches: Sequence[dict[str, Array]], provider: Provider, memory: int = 4 << 30
+    ) -> None:
+        self._model = model
+        self._provider = provider
+        self._done: set[ir.Node] = set()
+        self._store = _Store(memory)
+        self._readers: dict[ir.Value, set[ir.Node]] = {}
+        for node in model.graph:
+            for value in read_by(node):
+                self._readers.setdefault(value, set()).add(node)
+        self.batches = len(batches)
+        for index, feeds in enumerate(batches):
+            for value in model.graph.inputs:
+                if value.name in feeds:
+                    self._store.put(value, index, feeds[value.name])
+
+    def advance(self, wanted: Sequence[ir.Value]) -> None:
+        """Run every batch forward until `wanted` are at hand; forget what nothing ahead reads."""
+        ahead = ancestors(wanted, self._done)
+        if ahead:
+            self._run(ahead, wanted)
+            self._done |= ahead
+        kept = set(wanted)
+        for value in self._store.values():
+            if value not in kept and self._readers.get(value, set()) <= self._done:
+                self._store.drop(value)
+
+    def get(self, value: ir.Value, batch: int) -> Array:
+        """The array of `value` for one batch; constants of the model as they are."""
+        if value.const_value is not None:
+            return value.const_value.numpy()
+        return self._store.get(value, batch)
+
+    def _run(self, ahead: set[ir.Node], wanted: Sequence[ir.Value]) -> None:
+        behind = {value for node in ahead for value in read_by(node) if value.producer() not in ahead}
+        inputs = [value for value in behind if not value.is_initializer() or value.is_graph_input()]
+        inputs = [value for value in inputs if self._store.has(value)]
+        made = [value for node in ahead for value in node.outputs]
+        outputs = [v for v in made if v in wanted or not self._readers.get(v, set()) <= self._done | ahead]
+        outputs = [v for v in outputs if v in wanted or self._readers.get(v)]
+        piece = ir.convenience.extract(self._model.graph, inputs, outputs)
+        session = Session(ir.Model(piece, ir_version=self._model.ir_version), self._provider)
+        names = [value.name or "" for value in outputs]
+        for batch in range(self.batches):
+            feeds = {value.name or "": self._store.get(value, batch) for value in inputs}
+            results = session.run(feeds, names)
+            for value in outputs:
+                self._store.put(value, batch, results[value.name or ""])
+
+
+class _Store:
+    """Arrays by value and batch; past `memory` bytes new ones go to memory-mapped files."""
+
+    def __init__(self, memory: int) -> None:
+        self._arrays: dict[ir.Value, dict[int, Array]] = {}
+        self._memory = memory
+        self._folder: TemporaryDirectory[str] | None = None
+        self._files = 0
+
+    def values(self) -> list[ir.Value]:
+        return list(self._arrays)
+
+    def has(self, value: ir.Value) -> bool:
+        return value in self._arrays
+
+    def get(self, value: ir.Value, batch: int) -> Array:
+        return self._arrays[value][batch]
+
+    def put(self, value: ir.Value, batch: int, array: Array) -> None:
+        self._arrays.setdefault(value, {})[batch] = self._spill(array) if self._full(array) else array
+
+    def drop(self, value: ir.Value) -> None:
+        for array in self._arrays.pop(value).values():
+            if isinstance(array, np.memmap):
+                Path(str(array.filename)).unlink()
+
+    def _full(self, array: Array) -> bool:
+        held = sum(a.nbytes for stored in self._arrays.values() for a in stored.values() if type(a) is np.ndarray)
+        return held + array.nbytes > self._memory
+
+    def _spill(self, array: Array) -> Array:
+        if not array.ndim or not array.size:
+            return array
+        self._folder = self._folder or TemporaryDirectory(prefix="onnxprune-frontier-")
+        self._files += 1
+        mapped = np.memmap(Path(self._folder.name) / str(self._files), array.dtype, "w+", shape=array.shape)
+        mapped[...] = array
+        return mapped
