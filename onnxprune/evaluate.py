@@ -61,8 +61,8 @@ def evaluate(
 ) -> Metrics:
     """Measure `model` on `data`, against its labels and against `reference`, whichever there are.
 
-    A source is opened with `batch_size`, `samples` and `seed` (None is noise); `Data` is taken as it is. Labels
-    that cannot be used are an error without a reference, a note with one.
+    A source is opened with `batch_size`, `samples` and `seed` (None is noise); `Data` is taken as it is.
+    Labels that cannot be used are an error without a reference, a note with one.
 
     Raises:
         DataError: neither usable labels nor a reference, or labels that do not fit the output.
