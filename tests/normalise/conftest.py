@@ -40,7 +40,7 @@ def unchanged(rng: np.random.Generator) -> Callable[..., Model]:
 
     def check(proto: onnx.ModelProto, tolerance: float = TOLERANCE, **feeds: np.ndarray) -> Model:
         for value in proto.graph.input:
-            sizes = [axis.dim_value or 3 for axis in value.type.tensor_type.shape.dim]
+            sizes = [axis.dim_value if axis.dim_value > 0 else 3 for axis in value.type.tensor_type.shape.dim]
             dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             feeds.setdefault(value.name, rng.standard_normal(sizes).astype(dtype))
         model = load(proto)
