@@ -208,7 +208,7 @@ def _linear(known: Constants, node: ir.Node) -> None:
 
 
 def foldable(layer: Linear, numbers: Numbers) -> npt.NDArray[np.bool_]:
-    """Booleans like `numbers`: whether an input of that constant (NaN: of none) adds a constant to the output."""
+    """Booleans: whether an input that is this constant (NaN: is none) adds a constant to the output."""
     return np.asarray(numbers == 0 if not layer.exact else ~np.isnan(numbers))
 
 

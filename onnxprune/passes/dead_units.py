@@ -1,21 +1,26 @@
 """Dead units: what pruned weights leave behind that the outputs of the model cannot tell from nothing.
 
 A unit is dead if every weight that reads it is zero, or makes another dead unit, or reads a constant that can
-be folded exactly into the bias behind it. That covers both ends: a unit with no outgoing weights, and one with
-no incoming weights, which is the constant φ(bias). Liveness is the usual backward analysis: units that the
+be folded exactly into the bias behind it. That covers both ends: a unit with no outgoing weights, and one
+without incoming weights, which is the constant φ(bias). Liveness is the usual backward analysis: units that the
 outside sees (frozen ones) are alive, and so is whatever a living unit reads; the rest is dead together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.model import Note
+from onnxprune.passes.bias import add_to_bias
 from onnxprune.passes.constants import Constants, foldable
+from onnxprune.passes.remove_units import remove_units
 from onnxprune.units import Groups, unit_groups
 from onnxprune.units.ties import constant
 
@@ -93,3 +98,80 @@ def dead_mask(model: ir.Model, masks: Mapping[str, npt.NDArray[Any]]) -> dict[st
         # a vector that several nodes share loses what all of them lose
         deleted[value.name] = mask & deleted.get(value.name, mask)
     return deleted
+
+
+@dataclass
+class DeadUnits:
+    """`removed` units and `parameters` went; `kept` says which look dead but had to stay, and why."""
+
+    model: ir.Model
+    removed: int = 0
+    parameters: int = 0
+    kept: list[Note] = field(default_factory=list)
+
+
+def remove_dead_units(model: ir.Model) -> DeadUnits:
+    """Fold and cut every dead unit, in place; the outputs stay equal, to rounding.
+
+    Args:
+        model: normalised, zeros in its weights.
+    """
+    liveness = Liveness(model)
+    kept = list(_kept(liveness))
+    if not liveness.dead.any():
+        return DeadUnits(model, kept=kept)
+    _fold(liveness)
+    # the same units again, now of a graph in which nothing reads them
+    liveness = Liveness(model)
+    dead = np.flatnonzero(liveness.dead)
+    return DeadUnits(model, len(dead), remove_units(model, liveness.groups, dead), kept)
+
+
+def _fold(liveness: Liveness) -> None:
+    """Move what dead constants add into the biases, then zero all weights that read dead units."""
+    for layer in liveness.constants.linear.values():
+        numbers = liveness.constants.of[layer.x]
+        constant_and_dead = liveness.dead[liveness.groups.labels[layer.x]] & foldable(layer, numbers)
+        delta = layer.response(np.where(constant_and_dead, numbers, 0))
+        if delta.any():
+            add_to_bias(layer, delta)
+    for section in liveness.groups.sections:
+        dead = liveness.dead[liveness.groups.labels[section.slots]]
+        if section.role == "consumed" and dead.any():
+            array = np.moveaxis(liveness.constants.array(section.value).copy(), section.axis, 0)
+            array[dead] = 0
+            section.value.const_value = ir.tensor(
+                np.moveaxis(array, 0, section.axis), name=section.value.name
+            )
+
+
+def _kept(liveness: Liveness) -> Iterator[Note]:
+    """Units that a linear layer does not make or does not read, and that are alive all the same."""
+    groups = liveness.groups
+    found: Counter[tuple[str, str]] = Counter()
+    for node, layer in liveness.constants.linear.items():
+        unmade = groups.labels[layer.y[~layer.nonzero.any(axis=2)]]
+        unread = groups.labels[layer.x[~layer.nonzero.any(axis=1)]]
+        for units, what in ((unmade, "makes"), (unread, "reads")):
+            for unit in np.unique(units[~liveness.dead[units]]):
+                reason = (
+                    f"all weights with which it {what} this unit are zero, but {_why(liveness, int(unit))}"
+                )
+                found[node.name or "", reason] += 1
+    for (name, reason), count in found.items():
+        yield Note(name, f"{count} unit{'s' * (count > 1)} stay: {reason}")
+
+
+def _why(liveness: Liveness, unit: int) -> str:
+    if unit in liveness.groups.frozen:
+        return liveness.groups.frozen[unit]
+    if unit in liveness.spared:
+        return "an axis must keep one index"
+    for node, layer in liveness.constants.linear.items():
+        numbers = liveness.constants.of[layer.x]
+        stuck = (liveness.groups.labels[layer.x] == unit) & ~np.isnan(numbers) & ~foldable(layer, numbers)
+        if stuck.any():
+            return (
+                f"{node.op_type} '{node.name}' pads with zeros where the unit is a constant other than zero"
+            )
+    return "another layer makes or reads it too"
