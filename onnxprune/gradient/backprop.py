@@ -1,5 +1,8 @@
 """The driver: walks a graph backwards, appends the nodes of its gradients, and says what stops them."""
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

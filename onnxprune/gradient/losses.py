@@ -1,7 +1,7 @@
 """Losses: how the outputs of a model become a per-example negative log-likelihood, and ∂L/∂output.
 
-Fisher's expectation is over the model's own distribution, so targets are sampled from it: no labels are needed.
-All noise is a graph input, drawn by `LossHead.draw`, so that a run is the same on every provider.
+The Fisher matrix is an expectation over the model's own distribution, so targets are sampled from it: no
+labels are needed. All noise is a graph input, drawn by `LossHead.draw`: a run is the same on every provider.
 
 * cross-entropy: L = −log softmax(z)[label] over the softmax's axis, label = argmax(z + Gumbel noise), one
   observation at every remaining position; ∂L/∂z = softmax(z) − onehot(label).
@@ -10,6 +10,9 @@ All noise is a graph input, drawn by `LossHead.draw`, so that a run is the same 
 
 L is the sum over examples; nothing divides by the batch.
 """
+
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
 
 from __future__ import annotations
 
@@ -67,15 +70,14 @@ class LossHead:
         feeds = {}
         for name, kind, like in self.noise:
             sample = {"gumbel": rng.gumbel, "logistic": rng.logistic, "normal": rng.normal}[kind]
-            feeds[name] = sample(size=tuple(shapes[name])).astype(
-                like.dtype.numpy() if like.dtype else np.float32
-            )
+            dtype = like.dtype.numpy() if like.dtype else np.float32
+            feeds[name] = sample(size=tuple(shapes[name])).astype(dtype)
         return feeds
 
 
 @dataclass(frozen=True)
 class _Head:
-    """The distribution that `output` stands for, a function of `value`; `axis` holds a categorical's classes."""
+    """The distribution behind `output`, a function of `value`; `axis` has a categorical's classes."""
 
     value: ir.Value
     family: Literal["categorical", "bernoulli", "gaussian"]

@@ -1,5 +1,8 @@
 """What every rule shares: the types of the table, `Wide`, `NoRule`, and shape arithmetic emitted as nodes."""
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

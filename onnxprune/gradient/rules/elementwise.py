@@ -4,6 +4,9 @@ A row of `UNARY` gives ∂L/∂x from g = ∂L/∂y, x and y. Where a function h
 one torch takes.
 """
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 import math

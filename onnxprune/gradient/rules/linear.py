@@ -4,6 +4,9 @@ Layout is ONNX's own: data [N, C, *space]; Conv weights [M, C/groups, *kernel], 
 [C, M/groups, *kernel].
 """
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Sequence

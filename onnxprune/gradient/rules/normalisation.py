@@ -5,6 +5,9 @@ All but BatchNormalization share x̂ = (x − μ)·r over some axes, whose gradi
 (Ioffe & Szegedy 2015, §3).
 """
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -69,14 +72,14 @@ def _channel_sum(op: Emitter, value: ir.Value, x: ir.Value, vector: ir.Value) ->
 def _batch_normalization(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
     if node.attributes.get_int("training_mode", 0):
         raise NoRule("training mode")
-    g, (x, scale, bias, mean, variance) = only(grads), (operand(node, i) for i in range(5))
+    g, x = only(grads), operand(node)
+    scale, bias, mean, variance = vectors = [operand(node, i) for i in range(1, 5)]
     epsilon = op.scalar(node.attributes.get_float("epsilon", 1e-5), x)
     inverse = op.Reciprocal(op.Sqrt(op.Add(_per_channel(op, variance, x), epsilon)))
     unit = op.Mul(op.Sub(x, _per_channel(op, mean, x)), inverse)
     grad_x = op.Mul(g, op.Mul(_per_channel(op, scale, x), inverse))
     grad_variance = op.Mul(op.Mul(op.Mul(grad_x, unit), inverse), op.scalar(-0.5, x))
     sums = [op.Mul(g, unit), g, op.Neg(grad_x), grad_variance]
-    vectors = [scale, bias, mean, variance]
     return [grad_x, *(_channel_sum(op, s, x, v) for s, v in zip(sums, vectors, strict=True))]
 
 

@@ -4,6 +4,9 @@ A sum over windows is turned round by a ConvTranspose of ones on data reshaped t
 the number of channels nor the sizes need be known.
 """
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Sequence

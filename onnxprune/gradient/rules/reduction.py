@@ -1,5 +1,8 @@
 """Reductions over axes, running sums and TopK; axes come as an input (opset 18), perhaps at run time."""
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -85,7 +88,7 @@ def _reduce(local: Local) -> Rule:
             if node.op_type not in _IDENTITY_WITHOUT_AXES:
                 raise NoRule("noop_with_empty_axes")
             return [g, None][: len(node.inputs)]
-        squeezed = axes is not None and not node.attributes.get_int("keepdims", 1)
+        squeezed = axes is not None and node.attributes.get_int("keepdims", 1) == 0
         grad = local(op, g, x, node.outputs[0], Axes(op, axes, squeezed))
         return [op.Expand(grad, op.Shape(x)), None][: len(node.inputs)]
 

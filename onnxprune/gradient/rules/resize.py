@@ -4,6 +4,9 @@ The matrix of an axis is what the very same Resize makes of an identity matrix. 
 transformation or rounding, forward and backward then agree with the runtime they run in.
 """
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """Windows: how the kernel of a Conv or of a pooling op walks over space, and padding resolved from it."""
 
+# An Emitter returns one value or several, hence Any.
+# mypy: no-warn-return-any
+
 from __future__ import annotations
 
 from collections.abc import Sequence
