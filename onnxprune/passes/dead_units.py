@@ -2,8 +2,8 @@
 
 A unit is dead if every weight that reads it is zero, or makes another dead unit, or reads a constant that can
 be folded exactly into the bias behind it. That covers both ends: a unit with no outgoing weights, and one
-without incoming weights, which is the constant φ(bias). Liveness is the usual backward analysis: units that the
-outside sees (frozen ones) are alive, and so is whatever a living unit reads; the rest is dead together.
+without incoming weights, which is the constant φ(bias). Liveness is the usual backward analysis: units that
+the outside sees (frozen ones) are alive, and so is whatever a living unit reads; the rest is dead together.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Liveness:
         self._alive[list(self.groups.frozen)] = True
         self.spared: set[int] = set()  # dead, but the last of some axis
         self._spread()
-        while len(last := self._emptied()):
-            self.spared.update(last)
+        while (last := self._last_of_emptied()) is not None:
+            self.spared.add(last)
             self._alive[last] = True
             self._spread()
         self.dead: Mask = ~self._alive
@@ -57,9 +57,10 @@ class Liveness:
 
     def _spread_linear(self, node: ir.Node) -> None:
         layer, labels = self.constants.linear[node], self.groups.labels
-        needed = ~foldable(layer, self.constants.of[layer.x])
-        read = (layer.nonzero & self._alive[labels[layer.y]][:, :, None]).any(axis=1)
-        self._alive[labels[layer.x[read & needed]]] = True
+        candidates = ~self._alive[labels[layer.x]] & ~foldable(layer, self.constants.of[layer.x])
+        if candidates.any():
+            read = (layer.nonzero & self._alive[labels[layer.y]][:, :, None]).any(axis=1)
+            self._alive[labels[layer.x[read & candidates]]] = True
 
     def _spread_product(self, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> None:
         """Two computed operands: a product counts unless one factor is always zero."""
@@ -67,11 +68,13 @@ class Liveness:
         read = (numbers[first] != 0) & (numbers[second] != 0)
         self._alive[labels[first[read]]] = True
 
-    def _emptied(self) -> list[int]:
-        """One class of every axis that would lose all its indices."""
+    def _last_of_emptied(self) -> int | None:
+        """One class of the last axis that would lose all its indices: what it reads comes alive with it."""
         labels = self.groups.labels
-        dead = [section for section in self.groups.sections if section.size]
-        return sorted({int(labels[s.start]) for s in dead if not self._alive[labels[s.slots]].any()})
+        for section in reversed(self.groups.sections):
+            if section.size and not self._alive[labels[section.slots]].any():
+                return int(labels[section.start])
+        return None
 
 
 def dead_mask(model: ir.Model, masks: Mapping[str, npt.NDArray[Any]]) -> dict[str, Mask]:
@@ -116,33 +119,33 @@ def remove_dead_units(model: ir.Model) -> DeadUnits:
     Args:
         model: normalised, zeros in its weights.
     """
-    liveness = Liveness(model)
-    kept = list(_kept(liveness))
-    if not liveness.dead.any():
-        return DeadUnits(model, kept=kept)
-    _fold(liveness)
-    # the same units again, now of a graph in which nothing reads them
-    liveness = Liveness(model)
-    dead = np.flatnonzero(liveness.dead)
-    return DeadUnits(model, len(dead), remove_units(model, liveness.groups, dead), kept)
+    result = DeadUnits(model)
+    while (liveness := Liveness(model)).dead.any():
+        _fold(liveness)
+        # the same units once more, in a graph where nothing reads them and new biases have their slots
+        liveness = Liveness(model)
+        dead = np.flatnonzero(liveness.dead)
+        result.parameters += remove_units(model, liveness.groups, dead)
+        result.removed += len(dead)
+    result.kept = list(_kept(liveness))
+    return result
 
 
 def _fold(liveness: Liveness) -> None:
     """Move what dead constants add into the biases, then zero all weights that read dead units."""
+    dead_slots = liveness.dead[liveness.groups.labels]
     for layer in liveness.constants.linear.values():
         numbers = liveness.constants.of[layer.x]
-        constant_and_dead = liveness.dead[liveness.groups.labels[layer.x]] & foldable(layer, numbers)
-        delta = layer.response(np.where(constant_and_dead, numbers, 0))
+        folded = layer.response(np.where(dead_slots[layer.x] & foldable(layer, numbers), numbers, 0))
+        delta = np.where(dead_slots[layer.y], 0, folded)
         if delta.any():
             add_to_bias(layer, delta)
     for section in liveness.groups.sections:
-        dead = liveness.dead[liveness.groups.labels[section.slots]]
-        if section.role == "consumed" and dead.any():
-            array = np.moveaxis(liveness.constants.array(section.value).copy(), section.axis, 0)
-            array[dead] = 0
-            section.value.const_value = ir.tensor(
-                np.moveaxis(array, 0, section.axis), name=section.value.name
-            )
+        array, dead = constant(section.value), dead_slots[section.slots]
+        if section.role == "consumed" and array is not None and dead.any():
+            zeroed = array.copy()
+            np.moveaxis(zeroed, section.axis, 0)[dead] = 0
+            section.value.const_value = ir.tensor(zeroed, name=section.value.name)
 
 
 def _kept(liveness: Liveness) -> Iterator[Note]:
