@@ -59,7 +59,9 @@ def save(
     """
     target = Path(path)
     _check_target(target)
-    final = _with_metadata(model, metadata)
+    final = without_annotations(model)
+    if metadata is not None:
+        final.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
     compare = expected if callable(expected) else _comparison(expected, tolerance)
     with _os_errors(target), _scratch_folder(target) as folder:
         written = _write(final, folder / target.name)
@@ -76,16 +78,17 @@ def _check_target(target: Path) -> None:
         raise OutputError(f"{target}: the folder {str(target.parent)!r} does not exist; create it first")
 
 
-def _with_metadata(model: ir.Model, metadata: Mapping[str, Any] | None) -> ir.Model:
-    """A clone with the metadata entry, without annotations: after an edit, a stale one is worse than none."""
+def without_annotations(model: ir.Model) -> ir.Model:
+    """A clone that states no types and shapes but those of inputs, outputs and custom ops.
+
+    Any reader can infer the others, they cost bytes, and after an edit a stale one is worse than none.
+    """
     clone = model.clone()
-    if metadata is not None:
-        clone.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
     kept = {*clone.graph.inputs, *clone.graph.outputs}
-    for node in clone.graph:
-        for value in node.outputs:
-            if value not in kept and not node.domain:
-                value.type = value.shape = None
+    produced = [value for node in clone.graph if not node.domain for value in node.outputs]
+    for value in (*clone.graph.initializers.values(), *produced):
+        if value not in kept:
+            value.type = value.shape = None
     return clone
 
 
