@@ -336,7 +336,8 @@ def test_an_archive_larger_than_memory_is_refused_unread(
 ) -> None:
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, image=np.zeros((1000, 3, 4, 5), np.float32))
-    assert path.stat().st_size < 10_000 < 240_000 < zipfile.ZipFile(path).infolist()[0].file_size
+    with zipfile.ZipFile(path) as archive:
+        assert path.stat().st_size < 10_000 < 240_000 < archive.infolist()[0].file_size
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 200_000)
     with pytest.raises(DataError, match=r"'image' unpacks to .* GiB of memory"):
         open_data(path, inputs(IMAGE))

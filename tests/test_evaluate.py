@@ -223,9 +223,9 @@ def test_progress_counts_every_sample() -> None:
 
 
 def test_resnet20_is_as_good_as_published(shared: Path) -> None:
-    archive = np.load(shared / "cifar10" / "cifar10_test_lossless.npz")
-    pixels = (archive["x"] / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    source = {"input": pixels.transpose(0, 3, 1, 2), "labels": archive["y"]}
+    with np.load(shared / "cifar10" / "cifar10_test_lossless.npz") as archive:
+        pixels = (archive["x"] / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+        source = {"input": pixels.transpose(0, 3, 1, 2), "labels": archive["y"]}
     metrics = evaluate(shared / "models" / "resnet20_cifar10.onnx", source)
     # 91.73 % published on 10,000 images; on 509 of them the standard error is 1.2 points, three allowed
     assert metrics.values["top1"] == pytest.approx(0.9173, abs=0.036)
