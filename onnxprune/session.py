@@ -87,7 +87,7 @@ class Session:
             ModelError: a node failed; the message names it as onnxruntime does.
         """
         names = list(wanted) if wanted is not None else self.outputs
-        known = {name: np.ascontiguousarray(feeds[name]) for name in self.inputs if name in feeds}
+        known = {name: np.asarray(feeds[name], order="C") for name in self.inputs if name in feeds}
         try:
             return dict(zip(names, self._session.run(names, known), strict=True))
         except Exception as error:  # as above
