@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.data import Data, discover, noise, open_data, try_batch, wanted
-from onnxprune.errors import DataError, ModelError
+from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.session import Session
 
 
@@ -267,6 +267,13 @@ def test_refused_sources(source: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         open_data(source, inputs(IMAGE))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [{"samples": 0}, {"batch_size": 0}, {"batch_size": -1}, {"seed": -1}])
+@pytest.mark.parametrize("source", [None, images(3)])
+def test_options_out_of_range(source: Any, option: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"must be [01] or more"):
+        open_data(source, inputs(IMAGE), **option)
 
 
 def test_missing_channel_axis_is_said() -> None:

@@ -12,7 +12,7 @@ from onnxprune.data.batches import BATCH_SIZE, Data, Part
 from onnxprune.data.inputs import Array, Input, fixed_batch, listed, wanted
 from onnxprune.data.noise import SAMPLES, noise
 from onnxprune.data.sources import Source
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, UsageError
 
 _LABELS = ("labels", "label", "y", "targets")
 _ALIASES = ("x", "data", "images")
@@ -36,10 +36,14 @@ def open_data(
     Raises:
         DataError: the source does not fit the model; says what was found, what is wanted, and the remedy.
         ModelError: an input that is not a numeric tensor.
+        UsageError: `samples` or `batch_size` below 1, a negative `seed`.
     """
+    for option, value, least in (("samples", samples, 1), ("batch-size", batch_size, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise UsageError(f"--{option} {value}: must be {least} or more")
     inputs = list(inputs)
     if source is None:
-        return noise(inputs, samples or SAMPLES, seed=seed, batch_size=batch_size)
+        return noise(inputs, SAMPLES if samples is None else samples, seed=seed, batch_size=batch_size)
     wants = wanted(inputs)
     where, mappings = sources.read(source, wants)
     notes: list[str] = []
