@@ -75,7 +75,8 @@ def compress(
         **given,
     )
     for warning in result.report.warnings:
-        console.warn(warning)
+        if not warning.startswith("data-free"):  # said above, before the work
+            console.warn(warning)
     _finish(result.report, None if quiet else console.print_compression, json)
 
 

@@ -76,7 +76,9 @@ def print_compression(report: CompressionReport) -> None:
     _table(("", "before", "after"), totals, left=1)
     out = _console()
     out.print(f"data: {report.data}", soft_wrap=True)
-    out.print("time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
+    if report.seconds:
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
+        out.print(f"time: {stages}", soft_wrap=True)
     if report.macs_before is not None and report.macs_before == report.macs_after and report.kept_ratio < 1:
         out.print(
             "zeros make the file smaller, not onnxruntime faster: the MACs are unchanged", soft_wrap=True
