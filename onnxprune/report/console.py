@@ -5,6 +5,7 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from rich.table import Table
 from onnxprune.evaluate import Metrics
 from onnxprune.report.schema import CompressionReport, Inspection, Skipped
 
+_FRACTIONS = ("top1", "top5", "agreement")
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
 
 
@@ -114,12 +116,9 @@ def print_metrics(metrics: Metrics) -> None:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False, markup=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(stderr=stderr, highlight=False, markup=False, width=_PIPE_WIDTH)
-    )
+    """A console that takes names with brackets as they are."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if terminal else _PIPE_WIDTH)
 
 
 def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -> None:
@@ -137,9 +136,6 @@ def _skipped(title: str, entries: Iterable[Skipped]) -> None:
     rows = [(entry.name, entry.reason) for entry in entries]
     if rows:
         _table((title, "why"), rows, left=2)
-
-
-_FRACTIONS = ("top1", "top5", "agreement")
 
 
 def _figure(name: str, value: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import onnx_ir as ir
 from onnxprune import model as models
 from onnxprune.layers import find_layers
 from onnxprune.report.schema import InspectedLayer, Inspection, Skipped
-
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
 def inspect_model(path: Path) -> Inspection:
@@ -41,11 +38,10 @@ def inspect_model(path: Path) -> Inspection:
                 macs=layer.macs,
             )
         )
-    floats = [value for value in graph.initializers.values() if value.dtype in _FLOATS]
     return Inspection(
         model=str(path),
         bytes=model.bytes,
-        parameters=sum(prod(value.shape.numpy()) for value in floats if value.shape is not None),
+        parameters=models.parameter_count(model),
         opset_before=model.opset_before,
         inputs=tuple(_described(value) for value in graph.inputs),
         outputs=tuple(_described(value) for value in graph.outputs),
