@@ -7,7 +7,6 @@ Above 2 GB the weights go to `<stem>.onnx.data` beside the file.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -28,7 +27,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 Compare = Callable[[Session], None]
 
-METADATA_KEY = "onnxprune"
+METADATA_KEY = "onnxprune"  # under it the pipeline records, as JSON, how a file was made
 _SINGLE_FILE_LIMIT = 2**31 - 2**20  # bytes of weights; protobuf ends at 2 GiB
 
 
@@ -38,7 +37,7 @@ def save(
     *,
     expected: Sequence[tuple[Arrays, Arrays]] | Compare = (),
     tolerance: float = 1e-3,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> int:
     """Write `model` to `path` and return the bytes written, external data included.
 
@@ -49,8 +48,7 @@ def save(
             Session it does not accept; asked twice, with optimisations off and on.
         tolerance: largest absolute difference to an expected output, relative to that output's largest
             magnitude where this is above 1.
-        metadata: goes, as one JSON object, into the entry `onnxprune` of the file's metadata; the rest is
-            kept.
+        metadata: entries added to the file's own metadata; ours is `METADATA_KEY`, a JSON text.
 
     Raises:
         OutputError: the folder is missing or not writable, the disk is full, or the result fails a check.
@@ -61,7 +59,7 @@ def save(
     _check_target(target)
     final = without_annotations(model)
     if metadata is not None:
-        final.metadata_props[METADATA_KEY] = json.dumps(metadata, sort_keys=True)
+        final.metadata_props.update(metadata)
     compare = expected if callable(expected) else _comparison(expected, tolerance)
     with _os_errors(target), _scratch_folder(target) as folder:
         written = _write(final, folder / target.name)
@@ -172,6 +170,20 @@ def _compare(name: str, got: Array, want: Array, tolerance: float) -> None:
 
 
 def _move_into_place(written: Sequence[Path], target: Path) -> None:
-    """Replace the target's files, external data first: a model must never name a file that is not there."""
-    for file in written:
-        os.replace(file, target.with_name(file.name))
+    """Replace the target's files: external data first, put back if the model then cannot follow."""
+    *data, model = written
+    replaced: list[tuple[Path, Path]] = []
+    try:
+        for file in data:
+            place, old = target.with_name(file.name), file.with_name(f"{file.name}.old")
+            if place.exists():
+                os.replace(place, old)
+            replaced.append((place, old))
+            os.replace(file, place)
+        os.replace(model, target)
+    except BaseException:  # an interrupt, too, must not leave the old model with new weights
+        for place, old in replaced:
+            place.unlink(missing_ok=True)
+            if old.exists():
+                old.rename(place)
+        raise

@@ -1,4 +1,4 @@
-"""Loading: files that are no models, files of many parts, and every model at hand held against its original."""
+"""Loading: files that are no models, files of many parts, every model at hand held against its original."""
 
 import os
 
@@ -32,8 +32,8 @@ SIZES = {
     ("x", "ch_ppocr_mobile"): (2, 3, 48, 96),
     ("input", "silero"): (2, 512),
 }
-# Weights after folding are rounded once more (2⁻²⁴ relative); over 60 layers and outputs up to 20 that stays far
-# below 1e-4. Models in which nothing folds must agree to the bit.
+# Weights after folding are rounded once more (2⁻²⁴ relative); over 60 layers and outputs up to 20 that stays
+# far below 1e-4. Models in which nothing folds must agree to the bit.
 TOLERANCE = 1e-4
 UNTOUCHED = ("basic_pitch", "mobilenetv1", "resnet20_cifar10.", "silero")
 BATCH_NORMALIZATION_BEFORE = {
@@ -82,9 +82,9 @@ def test_normal_form_computes_what_the_file_does(shared, name):
     assert not unknown or name == "silero_vad_16k_op15"  # its Ifs yield different ranks
 
     again = load(model.ir)
-    assert ir.to_proto(again.ir).SerializeToString(deterministic=True) == ir.to_proto(model.ir).SerializeToString(
-        deterministic=True
-    ), "normalising twice is normalising once"
+    assert ir.to_proto(again.ir).SerializeToString(deterministic=True) == ir.to_proto(
+        model.ir
+    ).SerializeToString(deterministic=True), "normalising twice is normalising once"
 
 
 @pytest.mark.parametrize(("name", "count"), BATCH_NORMALIZATION_BEFORE.items())
@@ -221,7 +221,9 @@ def external(tmp_path):
 
 def relocate(path, location):
     proto = onnx.load(path, load_external_data=False)
-    next(entry for entry in proto.graph.initializer[0].external_data if entry.key == "location").value = location
+    next(
+        entry for entry in proto.graph.initializer[0].external_data if entry.key == "location"
+    ).value = location
     path.write_bytes(proto.SerializeToString())
 
 
@@ -246,7 +248,9 @@ def test_weights_outlive_the_replacement_of_their_file(external):
     assert parameters(model)["w"].numpy()[-1, -1] == 64 * 32 - 1
 
 
-@pytest.mark.parametrize("location", ["../m.data", "/etc/passwd", "sub/../../m.data", "C:\\m.data", "..\\m.data"])
+@pytest.mark.parametrize(
+    "location", ["../m.data", "/etc/passwd", "sub/../../m.data", "C:\\m.data", "..\\m.data"]
+)
 def test_external_data_may_not_leave_the_folder(external, location):
     (external.parent.parent / "m.data").write_bytes(external.with_name("m.data").read_bytes())
     relocate(external, location)
@@ -270,7 +274,8 @@ def test_external_data_missing_or_cut_off(external):
 
 
 def test_parameters_reach_into_subgraphs():
-    text = """<ir_version: 8, opset_import: ["": 18]> g (float[n, 4] x, bool flag) => (float[n, 4] y) <float[4] w = {1, 2, 3, 4}> {
+    text = """<ir_version: 8, opset_import: ["": 18]>
+        g (float[n, 4] x, bool flag) => (float[n, 4] y) <float[4] w = {1, 2, 3, 4}> {
         y = If (flag) <then_branch = t () => (float[n, 4] a) <float[4] v = {1, 2, 3, 4}> { a = Mul (x, v) },
                        else_branch = e () => (float[n, 4] b) { b = Add (x, w) }> }"""
     assert set(parameters(load(onnx.parser.parse_model(text)))) == {"w", "v"}

@@ -115,14 +115,14 @@ def _rebuild(graph: ir.Graph, weight: ir.Value, gaps: npt.NDArray[np.uint8], val
     zeros = op.ConstantOfShape(op.ints(tensor.size), value=ir.tensor(np.zeros(1, tensor.dtype.numpy())))
     flat = op.ScatterElements(zeros, positions, kept, axis=0)
     rebuilt = op.Reshape(flat, op.ints(*tensor.shape.numpy()))
-    scratch.outputs.append(rebuilt)
+    rebuilt.name = name
     saved = _bytes(ir.to_proto(tensor)) - _bytes_of(scratch)
     if saved <= 0:
         return 0
     _move(scratch, graph)
     weight.replace_all_uses_with(rebuilt)
     del graph.initializers[name]
-    rebuilt.name, rebuilt.type, rebuilt.shape = name, weight.type, ir.Shape(tensor.shape.numpy())
+    rebuilt.type, rebuilt.shape = weight.type, ir.Shape(tensor.shape.numpy())
     return saved
 
 
@@ -130,7 +130,6 @@ def _move(scratch: ir.Graph, graph: ir.Graph) -> None:
     """Move the nodes and initializers of `scratch` to the front of `graph`."""
     first = graph[0] if len(graph) else None
     nodes: Sequence[ir.Node] = list(scratch)
-    scratch.outputs.clear()
     scratch.remove(nodes)
     for key, value in list(scratch.initializers.items()):
         del scratch.initializers[key]

@@ -10,7 +10,7 @@ import pytest
 from onnxprune.model import Model, load
 from onnxprune.session import Session
 
-# Folding rounds once more than the original did: a few ulp of fp32 a layer, relative to outputs of order 1 to 10.
+# Folding rounds once more than the original did: a few ulp of fp32 a layer, outputs being of order 1 to 10.
 TOLERANCE = 2e-5
 
 

@@ -1,4 +1,4 @@
-"""BatchNormalization, Mul, Add, Sub and Div into layers: folded where exact, else left; always the same result."""
+"""BatchNormalization, Mul, Add, Sub and Div into layers: folded where exact, else left; same results always."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,10 @@ def conv(tail, attributes="<pads = [1, 1, 1, 1]>", output="float[n, 8, h, w] y")
         ("y = Div (c, a)", {"a": np.full((8, 1, 1), 3, np.float32)}),
         ("y = Mul (c, a)", {"a": np.float32(2.5)}),
         ("m = Mul (c, a) y = Add (m, b)", {"a": (1, 8, 1, 1), "b": (1, 8, 1, 1)}),
-        ("n = BatchNormalization (c, gamma, beta, mean, variance) m = Mul (n, a) y = Add (m, a)", {**BN, "a": (8, 1, 1)}),
+        (
+            "n = BatchNormalization (c, gamma, beta, mean, variance) m = Mul (n, a) y = Add (m, a)",
+            {**BN, "a": (8, 1, 1)},
+        ),
     ],
 )
 def test_folds_into_the_convolution_before(parse, unchanged, ops, tail, weights):
@@ -31,7 +34,8 @@ def test_folds_into_the_convolution_before(parse, unchanged, ops, tail, weights)
 
 def test_grouped_conv_and_an_existing_bias(parse, unchanged, ops):
     text = """g (float[n, 4, 6, 6] x) => (float[n, 8, h, w] y) {
-        c = Conv <group = 2> (x, k, b) y = BatchNormalization <epsilon = 0.5> (c, gamma, beta, mean, variance) }"""
+        c = Conv <group = 2> (x, k, b)
+        y = BatchNormalization <epsilon = 0.5> (c, gamma, beta, mean, variance) }"""
     assert ops(unchanged(parse(text, k=(8, 2, 3, 3), b=(8,), **BN))) == ["Conv"]
 
 
@@ -87,7 +91,9 @@ def test_a_broadcast_that_makes_channels_is_not_a_scale(parse, unchanged, ops):
 
 
 def test_a_graph_output_stays_what_it_was(parse, unchanged, ops):
-    text = "g (float[n, 4, 6, 6] x) => (float[n,8,h,w] c, float[n,8,h,w] y) { c = Conv (x, k) y = Mul (c, a) }"
+    text = (
+        "g (float[n, 4, 6, 6] x) => (float[n,8,h,w] c, float[n,8,h,w] y) { c = Conv (x, k) y = Mul (c, a) }"
+    )
     assert ops(unchanged(parse(text, k=(8, 4, 3, 3), a=(8, 1, 1)))) == ["Conv", "Mul"]
 
 
@@ -106,12 +112,23 @@ def test_a_shared_weight_is_not_scaled_and_the_note_names_it(parse, unchanged, o
         ("z = BatchNormalization (r, gamma, beta, mean, variance)", "<pads = [1, 1, 1, 1]>", False),
         ("z = BatchNormalization (r, gamma, beta, mean, variance)", '<auto_pad = "SAME_UPPER">', False),
         ("z = Mul (r, gamma_column)", "<pads = [1, 1, 1, 1]>", True),
-        ("m = BatchNormalization (r, positive, beta, mean, variance) z = MaxPool <kernel_shape = [2, 2]> (m)", "", True),
-        ("m = BatchNormalization (r, gamma, beta, mean, variance) z = MaxPool <kernel_shape = [2, 2]> (m)", "", False),
+        (
+            "m = BatchNormalization (r, positive, beta, mean, variance) z = MaxPool<kernel_shape=[2, 2]>(m)",
+            "",
+            True,
+        ),
+        (
+            "m = BatchNormalization (r, gamma, beta, mean, variance) z = MaxPool<kernel_shape=[2, 2]>(m)",
+            "",
+            False,
+        ),
     ],
 )
-def test_folds_into_the_convolution_behind_only_where_exact(parse, unchanged, ops, middle, attributes, folded):
-    text = f"g (float[n, 8, 6, 6] x) => (float[n, 6, h, w] y) {{ r = Relu (x) {middle} y = Conv {attributes} (z, k) }}"
+def test_folds_into_the_convolution_behind_only_where_exact(
+    parse, unchanged, ops, middle, attributes, folded
+):
+    body = f"r = Relu (x) {middle} y = Conv {attributes} (z, k)"
+    text = f"g (float[n, 8, 6, 6] x) => (float[n, 6, h, w] y) {{ {body} }}"
     weights = {**BN, "gamma_column": (8, 1, 1), "positive": np.linspace(0, 2, 8, dtype=np.float32)}
     used = {name: value for name, value in weights.items() if name in middle}
     left = ops(unchanged(parse(text, k=(6, 8, 3, 3), **used)))
@@ -120,7 +137,8 @@ def test_folds_into_the_convolution_behind_only_where_exact(parse, unchanged, op
 
 def test_folds_through_flatten_into_gemm(parse, unchanged, ops):
     text = """g (float[n, 8, 3, 2] x) => (float[n, 5] y) {
-        r = Relu (x) z = BatchNormalization (r, gamma, beta, mean, variance) f = Flatten (z) y = Gemm (f, k) }"""
+        r = Relu (x) z = BatchNormalization (r, gamma, beta, mean, variance)
+        f = Flatten (z) y = Gemm (f, k) }"""
     assert ops(unchanged(parse(text, k=(48, 5), **BN))) == ["Relu", "Flatten", "Gemm"]
 
 
@@ -148,6 +166,9 @@ def test_an_overflow_in_half_precision_is_left_and_noted(parse, unchanged, ops):
 
 def test_half_precision_folds(parse, unchanged, ops, rng):
     text = "g (float16[n, 4, 6, 6] x) => (float16[n, 8, h, w] y) { c = Conv (x, k) y = Mul (c, a) }"
-    half = {"k": rng.standard_normal((8, 4, 3, 3)).astype(np.float16), "a": np.full((8, 1, 1), 0.5, np.float16)}
+    half = {
+        "k": rng.standard_normal((8, 4, 3, 3)).astype(np.float16),
+        "a": np.full((8, 1, 1), 0.5, np.float16),
+    }
     # ½ is exact in fp16; the product of 36 terms is rounded once, at magnitudes up to 16: 2⁻⁷ an ulp
     assert ops(unchanged(parse(text, **half), tolerance=2**-6)) == ["Conv"]

@@ -47,7 +47,8 @@ def test_shape_clutter_over_static_axes_folds_although_the_batch_is_dynamic(pars
 
 def test_a_dynamic_axis_is_never_folded_and_its_rank_is_known(parse, unchanged, ops):
     text = """g (float[batch, 3, 8] x) => (float[b, l] y) {
-        s = Shape (x)  c = Gather (s, zero)  t = Concat <axis = 0> (c, size)  r = Reshape (x, t)  y = Relu (r) }"""
+        s = Shape (x)  c = Gather (s, zero)  t = Concat <axis = 0> (c, size)
+        r = Reshape (x, t)  y = Relu (r) }"""
     model = unchanged(parse(text, zero=np.array([0]), size=np.array([24])))
     assert ops(model) == ["Shape", "Gather", "Concat", "Reshape", "Relu"]
     reshape = next(node for node in model.graph if node.op_type == "Reshape")
@@ -87,13 +88,17 @@ def test_what_a_subgraph_captures_survives_under_its_name(parse, unchanged):
     text = """g (float[n, 4] x, bool flag) => (float[n, 4] y) {
         w = Constant <value = float[4] {1, 2, 3, 4}> ()
         v = Identity (w)
-        y = If (flag) <then_branch = t () => (float[n, 4] a) { k = Constant <value_float = 1.0> () m = Mul (x, v) a = Add (m, k) },
-                       else_branch = e () => (float[n, 4] b) { b = Add (x, w) }> }"""
+        y = If (flag) <
+            then_branch = t () => (float[n, 4] a) {
+                k = Constant <value_float = 1.0> ()  m = Mul (x, v)  a = Add (m, k) },
+            else_branch = e () => (float[n, 4] b) { b = Add (x, w) }> }"""
     for flag in (True, False):
         model = unchanged(parse(text), flag=np.array(flag))
         assert set(model.graph.initializers) == {"w", "v"}
         branches = [graph for graph in model.graph.subgraphs() if graph is not model.graph]
-        assert "Constant" in [node.op_type for graph in branches for node in graph], "subgraphs are left alone"
+        assert "Constant" in [node.op_type for graph in branches for node in graph], (
+            "subgraphs are left alone"
+        )
 
 
 def test_a_used_node_with_an_unused_output_stays_and_dead_ones_go(parse, unchanged, ops):

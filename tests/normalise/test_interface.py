@@ -24,7 +24,10 @@ def test_an_input_with_a_default_is_an_initializer_and_noted(parse, unchanged):
 
 def test_before_ir_4_every_initializer_is_an_input_and_nothing_is_noted(parse):
     proto = parse(
-        "g (float[n, 4] x, float[4, 2] w) => (float[n, 2] y) { y = MatMul (x, w) }", opset=8, ir_version=3, w=(4, 2)
+        "g (float[n, 4] x, float[4, 2] w) => (float[n, 2] y) { y = MatMul (x, w) }",
+        opset=8,
+        ir_version=3,
+        w=(4, 2),
     )
     model = load(proto)
     assert [value.name for value in model.graph.inputs] == ["x"]

@@ -22,8 +22,8 @@ OLD = [
     ("y = ReduceMean <axes = [2, 3], keepdims = 0> (x)", 7, 17, {}),
     ("y = ReduceSum <axes = [1]> (x)", 7, 12, {}),
     ("y = ReduceMax <axes = [1]> (x)", 7, 17, {}),
-    ("y = Upsample <mode = \"nearest\", scales = [1.0, 1.0, 2.0, 2.0]> (x)", 7, 8, {}),
-    ("y = Upsample <mode = \"nearest\"> (x, s)", 9, 9, {"s": np.array([1, 1, 2, 2], np.float32)}),
+    ('y = Upsample <mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]> (x)', 7, 8, {}),
+    ('y = Upsample <mode = "nearest"> (x, s)', 9, 9, {"s": np.array([1, 1, 2, 2], np.float32)}),
     ("y = BatchNormalization (x, p, p, p, p)", 7, 17, {"p": np.array([0.5, 1, 2], np.float32)}),
     ("y = Dropout (x)", 7, 17, {}),
     ("y = Cast <to = 1> (x)", 9, 17, {}),
@@ -68,20 +68,23 @@ def test_the_interface_metadata_and_names_survive(parse):
     assert model.metadata_props == {"labels": "a,b"}
     assert [str(axis) for axis in model.graph.inputs[0].shape] == ["batch", "3"]
     assert [str(axis) for axis in model.graph.outputs[0].shape] == ["batch", "3"]
-    assert [node.name for node in model.graph][0] == "first"
+    assert model.graph[0].name == "first"
     assert all(node.name for node in model.graph)
 
 
 def test_control_flow_is_raised_inside(parse, unchanged):
     text = """g (float[3, 4] x, bool flag) => (float[a, b] y) {
-        y = If (flag) <then_branch = t () => (float[a, b] p) { p = ReduceMean <axes = [1]> (x) },
-                       else_branch = e () => (float[a, b] q) { m = ReduceMax <axes = [1]> (x) q = Clip <min = 0.0> (m) }> }"""
+        y = If (flag) <
+            then_branch = t () => (float[a, b] p) { p = ReduceMean <axes = [1]> (x) },
+            else_branch = e () => (float[a, b] q) { m = ReduceMax <axes = [1]> (x) q = Clip <min = 0.0> (m) }> }"""
     for flag in (True, False):
         unchanged(parse(text, opset=10), flag=np.array(flag))
 
 
 def test_what_cannot_be_raised_is_one_clear_sentence():
-    node = onnx.helper.make_node("Scan", ["x"], ["y"], body=onnx.helper.make_graph([], "b", [], []), num_scan_inputs=1)
+    node = onnx.helper.make_node(
+        "Scan", ["x"], ["y"], body=onnx.helper.make_graph([], "b", [], []), num_scan_inputs=1
+    )
     float_ = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [node],

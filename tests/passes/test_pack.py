@@ -84,8 +84,8 @@ def test_fp32_packing_changes_nothing(dtype, optimise):
     x = np.random.default_rng(1).standard_normal((2, 1, 28, 28)).astype(dtype)
     want = Session(dense, "cpu", optimise=optimise).run({"x": x})["y"]
     got = Session(packed, "cpu", optimise=optimise).run({"x": x})["y"]
-    # With optimisations off the weight is no constant, and onnxruntime multiplies in another order: an ulp of the
-    # largest term for every one of the ~30 terms kept.
+    # With optimisations off the weight is no constant, and onnxruntime multiplies in another order: an ulp of
+    # the largest term for every one of the ~30 terms kept.
     tolerance = 0 if optimise else 32 * np.finfo(dtype).eps * np.abs(want).max()
     np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
 
