@@ -214,11 +214,13 @@ class _Builder:
         self.pairs += ties.pairs + ties.contractions
         mentioned = [slots for pair in ties.pairs + ties.contractions for slots in pair] + ties.freed
         mentioned += [slots for choice in ties.choices for slots in (choice.merged, *choice.candidates)]
-        known = np.unique(np.concatenate(mentioned)) if mentioned else np.empty(0, dtype=np.int64)
+        known = np.zeros(self.slots, dtype=bool)
+        for slots in mentioned:
+            known[slots] = True
         for value, axes in zip([*node.inputs, *node.outputs], [*inputs, *outputs], strict=True):
             for axis, slots in enumerate(axes or []):
                 if slots is not None and len(slots) > 1 and value is not None:
-                    rest = slots[~np.isin(slots, known)]
+                    rest = slots[~known[slots]]
                     self._hold([rest], f"{who} works across axis {axis} of '{value.name}'")
 
     def _axes_at(self, value: ir.Value | None, node: ir.Node, index: int) -> Axes | None:
