@@ -4,6 +4,7 @@
     values (→ Cast) ──────────────────────────┤
     length → ConstantOfShape(0) → ScatterElements(axis=0) → Reshape(shape) → weight
 
+or, where most of a weight is kept, float16 values → Cast → weight.
 Recognised by structure, so that files survive tools that rename nodes.
 """
 
@@ -40,10 +41,24 @@ class UnpackWeights(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Replace the last node of each pattern; its other nodes are left for `RemoveUnused`."""
-        found = [(node, packed) for node in model.graph if (packed := read_packed(node)) is not None]
-        for node, packed in found:
-            replace_by_initializer(model.graph, node.outputs[0], ir.tensor(packed.dense()))
+        found = [(node, weight) for node in model.graph if (weight := _weight(node)) is not None]
+        for node, weight in found:
+            replace_by_initializer(model.graph, node.outputs[0], ir.tensor(weight))
         return ir.passes.PassResult(model, bool(found))
+
+
+def _weight(node: ir.Node) -> npt.NDArray[Any] | None:
+    packed = read_packed(node)
+    return _read_narrowed(node) if packed is None else packed.dense()
+
+
+def _read_narrowed(node: ir.Node) -> npt.NDArray[Any] | None:
+    """The weight that `node`, a Cast to a wider float, rebuilds; None where it is any other node."""
+    stored = _constant(node, 0) if node.op_type == "Cast" else None
+    to = ir.DataType(node.attributes.get_int("to", 0))
+    if stored is None or stored.dtype != np.float16 or to not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return None
+    return stored.astype(to.numpy())
 
 
 def read_packed(node: ir.Node) -> PackedWeight | None:

@@ -47,10 +47,10 @@ class PackResult:
 
 
 def pack(model: ir.Model, values: Values = "fp32") -> PackResult:
-    """Pack, in place, every initializer of the main graph that gets smaller by it.
+    """Pack, in place, every pruned weight of the main graph that gets smaller by it.
 
     With `fp32` every value keeps its dtype and the weight is exact; `fp16` rounds values to half precision
-    and leaves out weights whose values overflow it.
+    and leaves out weights whose values overflow it. Tensors without a zero were not pruned and stay.
     """
     result = PackResult(model)
     for name, initializer in list(model.graph.initializers.items()):
@@ -58,25 +58,21 @@ def pack(model: ir.Model, values: Values = "fp32") -> PackResult:
         if tensor is None or tensor.dtype not in _PACKABLE or tensor.nbytes < _MIN_BYTES:
             continue
         weight = tensor.numpy()
-        if 2 * np.count_nonzero(weight) > weight.size:
-            continue  # not sparse: 5 bytes a value cannot beat 4, nor 3 bytes 2
-        if initializer.is_graph_output():
-            result.skipped.append(Note(name, "is an output of the model"))
+        if weight.all():
             continue
-        gaps, kept = encode(weight)
-        if values == "fp16":
-            half = (
-                kept.astype(np.float16) if np.abs(kept).max(initial=0) <= np.finfo(np.float16).max else None
-            )
-            if half is None:
-                result.skipped.append(Note(name, "has values beyond the range of fp16; pack it as fp32"))
-                continue
-            kept = half
-        saved = _rebuild(model.graph, initializer, gaps, kept)
-        if saved > 0:
+        dtype = np.dtype(np.float16) if values == "fp16" else weight.dtype
+        saved = 0
+        if initializer.is_graph_output():
+            reason = "is an output of the model"
+        elif not np.abs(weight).max() <= np.finfo(dtype).max:  # so that NaN is skipped
+            reason = f"has values beyond the range of {dtype}"
+        else:
+            saved = _replace(model.graph, initializer, _smallest(model.graph, name, weight, dtype))
+            reason = "would not get smaller"
+        if saved:
             result.packed[name] = saved
         else:
-            result.skipped.append(Note(name, "would not get smaller"))
+            result.skipped.append(Note(name, reason))
     return result
 
 
@@ -102,28 +98,60 @@ def encode(weight: Array) -> tuple[npt.NDArray[np.uint8], Array]:
     return gaps, values
 
 
-def _rebuild(graph: ir.Graph, weight: ir.Value, gaps: npt.NDArray[np.uint8], values: Array) -> int:
-    """Put the packed form in the place of `weight`; the bytes saved, 0 where nothing was done."""
+def _smallest(graph: ir.Graph, name: str, weight: Array, dtype: np.dtype[Any]) -> ir.Graph:
+    """The form of `weight` with the fewest bytes, as a graph of its own whose last value is `name`."""
+    forms = [_scattered] if weight.dtype == dtype else [_scattered, _narrowed]
+    scratches = []
+    for form in forms:
+        scratch = ir.Graph([], [], nodes=[], opset_imports=graph.opset_imports, name="packed")
+        rebuilt = form(Emitter(scratch, prefix=_prefix(graph, name)), weight, dtype)
+        rebuilt.name = name
+        scratches.append(scratch)
+    return min(scratches, key=_bytes_of)
+
+
+def _scattered(op: Emitter, weight: Array, dtype: np.dtype[Any]) -> ir.Value:
+    """Gaps and values, scattered into zeros."""
+    gaps, values = encode(weight)
+    full = ir.DataType.from_numpy(weight.dtype)
+    positions = op.CumSum(op.Cast(op.constant(gaps), to=ir.DataType.INT64), op.constant(0, np.int64))
+    kept = op.constant(values.astype(dtype))
+    if weight.dtype != dtype:
+        kept = op.Cast(kept, to=full)
+    zeros = op.ConstantOfShape(op.ints(weight.size), value=ir.tensor(np.zeros(1, weight.dtype)))
+    flat = op.ScatterElements(zeros, positions, kept, axis=0)
+    rebuilt: ir.Value = op.Reshape(flat, op.ints(*weight.shape))
+    return rebuilt
+
+
+def _narrowed(op: Emitter, weight: Array, dtype: np.dtype[Any]) -> ir.Value:
+    """Every entry, in fewer bytes: the smaller form of a weight of which most is kept."""
+    rebuilt: ir.Value = op.Cast(op.constant(weight.astype(dtype)), to=ir.DataType.from_numpy(weight.dtype))
+    return rebuilt
+
+
+def _replace(graph: ir.Graph, weight: ir.Value, scratch: ir.Graph) -> int:
+    """Put the packed form in the place of `weight`; the bytes saved, 0 where it stays as it is."""
     tensor, name = weight.const_value, weight.name
     assert tensor is not None and name is not None  # `pack` picked it by both
-    scratch = ir.Graph([], [], nodes=[], opset_imports=graph.opset_imports, name="packed")
-    op = Emitter(scratch, prefix=name)
-    positions = op.CumSum(op.Cast(op.constant(gaps), to=ir.DataType.INT64), op.constant(0, np.int64))
-    kept = op.constant(values)
-    if values.dtype != tensor.dtype.numpy():
-        kept = op.Cast(kept, to=tensor.dtype)
-    zeros = op.ConstantOfShape(op.ints(tensor.size), value=ir.tensor(np.zeros(1, tensor.dtype.numpy())))
-    flat = op.ScatterElements(zeros, positions, kept, axis=0)
-    rebuilt = op.Reshape(flat, op.ints(*tensor.shape.numpy()))
-    rebuilt.name = name
     saved = _bytes(ir.to_proto(tensor)) - _bytes_of(scratch)
     if saved <= 0:
         return 0
+    rebuilt = scratch[-1].outputs[0]
     _move(scratch, graph)
     weight.replace_all_uses_with(rebuilt)
     del graph.initializers[name]
     rebuilt.type, rebuilt.shape = weight.type, ir.Shape(tensor.shape.numpy())
     return saved
+
+
+def _prefix(graph: ir.Graph, name: str) -> str:
+    """A prefix for new names, `name` itself unless the graph has names below it."""
+    taken = {*graph.initializers, *(value.name or "" for node in graph.all_nodes() for value in node.outputs)}
+    prefix = name
+    while any(other.startswith(f"{prefix}/") for other in taken):
+        prefix += "_"
+    return prefix
 
 
 def _move(scratch: ir.Graph, graph: ir.Graph) -> None:

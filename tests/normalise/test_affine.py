@@ -1,4 +1,4 @@
-"""BatchNormalization, Mul, Add, Sub and Div into layers: folded where exact, else left; same results always."""
+"""BatchNormalization, Mul, Add, Sub and Div into layers: folded where exact, else left; results the same."""
 
 import numpy as np
 import pytest

@@ -76,7 +76,8 @@ def test_control_flow_is_raised_inside(parse, unchanged):
     text = """g (float[3, 4] x, bool flag) => (float[a, b] y) {
         y = If (flag) <
             then_branch = t () => (float[a, b] p) { p = ReduceMean <axes = [1]> (x) },
-            else_branch = e () => (float[a, b] q) { m = ReduceMax <axes = [1]> (x) q = Clip <min = 0.0> (m) }> }"""
+            else_branch = e () => (float[a, b] q) {
+                m = ReduceMax <axes = [1]> (x) q = Clip <min = 0.0> (m) }> }"""
     for flag in (True, False):
         unchanged(parse(text, opset=10), flag=np.array(flag))
 

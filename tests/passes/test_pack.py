@@ -156,7 +156,7 @@ def test_values_beyond_half_precision_are_skipped_with_the_reason():
     model.graph.initializers["w1"].const_value = ir.tensor(weight, name="w1")
     result = pack(model, "fp16")
     assert "w1" not in result.packed and "k2" in result.packed
-    assert any(note.name == "w1" and "fp16" in note.reason for note in result.skipped)
+    assert any(note.name == "w1" and "float16" in note.reason for note in result.skipped)
 
 
 def test_a_file_never_grows():
@@ -165,6 +165,28 @@ def test_a_file_never_grows():
         before = size(model)
         pack(model)
         assert size(model) <= before
+
+
+def test_a_weight_of_which_most_is_kept_is_stored_in_half_precision_whole():
+    model = lenet_5(0.9)
+    want = {name: tensor.numpy().astype(np.float16) for name, tensor in parameters(model).items()}
+    before = size(model)
+    assert set(pack(model, "fp16").packed) == set(want)
+    assert 0.5 * before < size(model) < 0.51 * before
+    for name, tensor in parameters(load(model)).items():
+        np.testing.assert_array_equal(tensor.numpy(), want[name].astype(np.float32))
+
+
+def test_weights_without_a_zero_are_not_rounded():
+    assert pack(lenet_5(1.0), "fp16").packed == {}
+
+
+def test_names_already_taken_are_not_reused():
+    model = lenet_5(0.04)
+    model.graph[0].outputs[0].name = "w1/Cast_1"
+    pack(model)
+    x = np.zeros((1, 1, 28, 28), np.float32)
+    assert Session(model, "cpu").run({"x": x})["y"].shape == (1, 10)
 
 
 def test_weights_captured_by_a_subgraph_are_packed_and_still_found():
