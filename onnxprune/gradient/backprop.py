@@ -108,7 +108,7 @@ class _Walk:
                 self._stops.setdefault(value, set()).update(stops)
 
     def _receive(self, node: ir.Node, grads: Sequence[Gradient]) -> None:
-        for value, grad in zip(node.inputs, grads, strict=True):
+        for value, grad in zip(node.inputs, grads[: len(node.inputs)], strict=True):
             if value is None or grad is None or value not in self._live:
                 continue
             narrow = _sum_back(self._op, grad, value) if isinstance(grad, Wide) else grad

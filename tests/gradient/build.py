@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import TensorProto, helper, numpy_helper
+import torch
+import torch.nn.functional as F
+from scipy.special import erf
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from onnxprune.emit import Emitter
 from onnxprune.gradient import Gradients, backpropagate
@@ -21,7 +25,9 @@ def in_dtype(array: Array, dtype: Any) -> Array:
     return array.astype(dtype) if array.dtype == np.float64 else array
 
 
-def forward_model(op_type: str, case: Case, dtype: Any, symbolic: bool) -> tuple[onnx.ModelProto, dict[str, Array]]:
+def forward_model(
+    op_type: str, case: Case, dtype: Any, symbolic: bool
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The one-op model and its feeds; what is not differentiated is an initializer."""
     names: list[str] = []
     inputs, feeds, constants = [], {}, []
@@ -35,14 +41,21 @@ def forward_model(op_type: str, case: Case, dtype: Any, symbolic: bool) -> tuple
             constants.append(numpy_helper.from_array(array, name))
             continue
         feeds[name] = array
-        shape = [f"{name}_{axis}" for axis in range(array.ndim)] if symbolic else array.shape
-        inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
+        # kernel sizes are always known: they are attributes, or the shape of a weight
+        known = 2 if op_type in ("Conv", "ConvTranspose") and index == 1 else array.ndim
+        free = [f"{name}_{axis}" for axis in range(known)] if symbolic else array.shape[:known]
+        shape = [*free, *array.shape[known:]]
+        inputs.append(
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape)
+        )
     outputs = [f"y{index}" for index in range(case.outputs)]
     attributes = dict(case.attributes)
     if op_type == "Cast":
         attributes["to"] = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     node = helper.make_node(op_type, names, outputs, name="n", **attributes)
-    graph = helper.make_graph([node], "g", inputs, [onnx.ValueInfoProto(name=name) for name in outputs], constants)
+    graph = helper.make_graph(
+        [node], "g", inputs, [onnx.ValueInfoProto(name=name) for name in outputs], constants
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model, strict_mode=False), feeds
 
@@ -53,8 +66,9 @@ def backward_model(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Gradients]:
     graph = whole.graph
     seeds = {}
     for index, output in enumerate(graph.outputs):
-        if output.dtype is not None and output.dtype.is_floating_point():
-            seed = ir.Value(name=f"seed{index}", shape=output.shape, type=output.type)
+        # shape inference knows nothing of some newer ops: the type is then left open, as it is in real models
+        if output.dtype is None or output.dtype.is_floating_point():
+            seed = ir.Value(name=f"seed{index}", shape=output.shape, type=output.type or graph.inputs[0].type)
             graph.inputs.append(seed)
             seeds[output] = seed
     wanted = [v for v in graph.inputs if v.name and v.name.startswith("x")]
@@ -67,13 +81,115 @@ def backward_model(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Gradients]:
     return ir.to_proto(whole), gradients
 
 
+def _tensor(array: Array) -> torch.Tensor:
+    return torch.tensor(np.ascontiguousarray(array))  # torch takes no negative strides
+
+
+class Pad(OpRun):
+    """onnx.reference hands negative pads, which crop, to numpy.pad, which refuses them."""
+
+    op_domain = ""
+
+    def _run(
+        self, data: Array, pads: Array, value: Any = None, axes: Any = None, mode: str = "constant"
+    ) -> tuple[Array]:
+        chosen = range(data.ndim) if axes is None else [int(axis) for axis in axes]
+        both = [(0, 0)] * data.ndim
+        for n, axis in enumerate(chosen):
+            both[axis] = int(pads[n]), int(pads[n + len(chosen)])
+        crop = tuple(
+            slice(max(-b, 0), size - max(-e, 0)) for (b, e), size in zip(both, data.shape, strict=True)
+        )
+        grow = [(max(b, 0), max(e, 0)) for b, e in both]
+        if mode == "constant":
+            return (np.pad(data[crop], grow, constant_values=0 if value is None else value.item()),)
+        return (np.pad(data[crop], grow, mode=mode),)  # type: ignore[call-overload]  # mode is one of three
+
+
+class Conv(OpRun):
+    """onnx.reference is wrong for groups with more than one channel; torch has the same sum in double."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, w: Array, b: Any = None, **kw: Any) -> tuple[Array]:
+        n = w.ndim - 2
+        sizes = [(w.shape[2 + a] - 1) * (kw["dilations"] or [1] * n)[a] + 1 for a in range(n)]
+        pads = list(kw["pads"] or [0] * 2 * n)
+        strides = list(kw["strides"] or [1] * n)
+        if kw["auto_pad"] not in (None, "NOTSET", "VALID"):
+            totals = [
+                max((-(-x.shape[2 + a] // strides[a]) - 1) * strides[a] + sizes[a] - x.shape[2 + a], 0)
+                for a in range(n)
+            ]
+            less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
+            pads = more + less if kw["auto_pad"] == "SAME_LOWER" else less + more
+        flat = [p for a in reversed(range(n)) for p in (pads[a], pads[a + n])]
+        f = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
+        bias = None if b is None else torch.tensor(b)
+        image = F.pad(_tensor(x), flat)
+        dilations = list(kw["dilations"] or [1] * n)
+        return (f(image, _tensor(w), bias, strides, 0, dilations, kw["group"] or 1).numpy(),)
+
+
+class ConvTranspose(OpRun):
+    """As `Conv`."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, w: Array, b: Any = None, **kw: Any) -> tuple[Array]:
+        n = w.ndim - 2
+        strides, dilations = list(kw["strides"] or [1] * n), list(kw["dilations"] or [1] * n)
+        extra, pads = list(kw["output_padding"] or [0] * n), list(kw["pads"] or [0] * 2 * n)
+        if kw["auto_pad"] not in (None, "NOTSET", "VALID"):
+            totals = [extra[a] + (w.shape[2 + a] - 1) * dilations[a] + 1 - strides[a] for a in range(n)]
+            less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
+            pads = less + more if kw["auto_pad"] == "SAME_UPPER" else more + less
+        f = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
+        bias = None if b is None else torch.tensor(b)
+        group = kw["group"] or 1
+        # torch asks for an output_padding below the stride: the rest is zeros, and the bias
+        y = f(_tensor(x), _tensor(w), None, strides, 0, 0, group, dilations)
+        flat = [p for a in reversed(range(n)) for p in (-pads[a], extra[a] - pads[a + n])]
+        y = F.pad(y, flat)
+        return ((y if bias is None else y + bias.reshape(-1, *[1] * n)).numpy(),)
+
+
+class GlobalMaxPool(OpRun):
+    """onnx.reference fails on one spatial axis."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalLpPool(OpRun):
+    """onnx.reference has none."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, p: int = 2) -> tuple[Array]:
+        return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
+class Erf(OpRun):
+    """onnx.reference has an approximation, right to 2e-8."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (erf(x),)
+
+
+REPLACED = [Pad, Erf, Conv, ConvTranspose, GlobalMaxPool, GlobalLpPool]
+
+
 def run_reference(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     outputs = [output.name for output in model.graph.output]
-    return dict(zip(outputs, ReferenceEvaluator(model).run(None, feeds), strict=True))
+    return dict(zip(outputs, ReferenceEvaluator(model, new_ops=REPLACED).run(None, feeds), strict=True))
 
 
-def run_onnxruntime(model: onnx.ModelProto, feeds: dict[str, Array], optimise: bool = True) -> dict[str, Array]:
+def run_onnxruntime(
+    model: onnx.ModelProto, feeds: dict[str, Array], optimise: bool = True
+) -> dict[str, Array]:
     return Session(model.SerializeToString(), "cpu", threads=1, optimise=optimise).run(feeds)
-
-
-FLOAT = TensorProto.FLOAT

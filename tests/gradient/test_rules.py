@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from onnxprune.errors import ModelError
 from onnxprune.gradient.rules import NO_GRADIENT, VJP
 
-from .build import backward_model, forward_model, in_dtype, run_onnxruntime, run_reference
+from .build import backward_model, forward_model, run_onnxruntime, run_reference
 from .cases import CASES, Array, Case, Fixed
 
+Run = Callable[[onnx.ModelProto, dict[str, Array]], dict[str, Array]]
 ROWS = [pytest.param(op, case, id=f"{op}-{n}") for op, rows in CASES.items() for n, case in enumerate(rows)]
 
 # The backward graph runs in float64 in onnxruntime, or where that has no double kernel in onnx.reference.
@@ -35,10 +39,10 @@ def differentiated(case: Case) -> dict[str, Array]:
     return {name: np.asarray(v) for name, v in named.items() if np.asarray(v).dtype.kind == "f"}
 
 
-def seeds(case: Case, outputs: dict[str, Array], dtype: type) -> dict[str, Array]:
+def seeds(outputs: dict[str, Array]) -> dict[str, Array]:
     rng = np.random.default_rng(11)
-    drawn = {name: rng.normal(size=y.shape) for name, y in outputs.items() if y.dtype.kind == "f"}
-    return {f"seed{name[1:]}": in_dtype(g, dtype) for name, g in drawn.items() if name.startswith("y")}
+    floats = {name: y for name, y in outputs.items() if y.dtype.kind == "f"}
+    return {f"seed{name[1:]}": np.asarray(rng.normal(size=y.shape)) for name, y in floats.items()}
 
 
 def by_torch(case: Case, given: dict[str, Array]) -> dict[str, Array]:
@@ -58,27 +62,71 @@ def close(found: dict[str, Array], right: dict[str, Array], tolerance: float) ->
         assert np.abs(got - want).max(initial=0) <= tolerance * max(1.0, np.abs(want).max(initial=0)), name
 
 
-@pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
-@pytest.mark.parametrize(("op", "case"), ROWS)
-def test_rule(op: str, case: Case, symbolic: bool) -> None:
+def evaluate(op: str, case: Case, symbolic: bool) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Seeds, and the gradients in float64: in onnxruntime, or in onnx.reference where that has no double kernel."""
     model, feeds = forward_model(op, case, np.float64, symbolic)
     backward, gradients = backward_model(model)
     assert not gradients.blocked
-
     try:
-        outputs = run_onnxruntime(model, feeds)
-        run = run_onnxruntime
-        given = seeds(case, outputs, np.float64)
-        exact = run(backward, feeds | given)
-    except ModelError:  # onnxruntime has no double kernel of an op in the graph
-        run = run_reference
-        outputs = run(model, feeds)
-        given = seeds(case, outputs, np.float64)
-        exact = run(backward, feeds | given)
-    if case.torch is not None:
-        close(exact, by_torch(case, given), EXACT)
+        given = seeds(run_onnxruntime(model, feeds))
+        return given, run_onnxruntime(backward, feeds | given)
+    except ModelError:
+        given = seeds(run_reference(model, feeds))
+        return given, run_reference(backward, feeds | given)
 
-    single, single_feeds = forward_model(op, case, np.float32, symbolic)
-    single_seeds = {name: in_dtype(v, np.float32) for name, v in given.items()}
-    found = run_onnxruntime(backward_model(single)[0], single_feeds | single_seeds)
-    close(found, {name: v for name, v in exact.items() if name.startswith("grad_")}, SINGLE)
+
+@pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
+@pytest.mark.parametrize(("op", "case"), ROWS)
+def test_rule(op: str, case: Case, symbolic: bool) -> None:
+    model, feeds = forward_model(op, case, np.float32, symbolic)
+    if case.single:
+        given = seeds(run_onnxruntime(model, feeds))
+        right = by_torch(case, given)
+    else:
+        given, right = evaluate(op, case, symbolic)
+        if case.torch is not None:
+            close(right, by_torch(case, given), EXACT)
+    singles = {name: np.asarray(g, dtype=np.float32) for name, g in given.items()}
+    found = run_onnxruntime(backward_model(model)[0], feeds | singles)
+    if case.torch is not None:
+        close(found, {name: g for name, g in right.items() if name.startswith("grad_")}, SINGLE)
+
+
+def slopes(
+    run: Run, model: onnx.ModelProto, backward: onnx.ModelProto, feeds: dict[str, Array], step: float
+) -> tuple[float, float]:
+    """∂⟨seed, y⟩ along a random direction: by central differences, and from the gradient."""
+    rng = np.random.default_rng(5)
+    along = {name: rng.normal(size=v.shape).astype(v.dtype) for name, v in feeds.items()}
+    given = {name: g.astype(next(iter(feeds.values())).dtype) for name, g in seeds(run(model, feeds)).items()}
+    ends = [
+        run(model, {name: v + sign * step * along[name] for name, v in feeds.items()}) for sign in (1, -1)
+    ]
+    change = sum(np.sum(g * (ends[0][f"y{name[4:]}"] - ends[1][f"y{name[4:]}"])) for name, g in given.items())
+    grads = run(backward, feeds | given)
+    return float(change / (2 * step)), float(
+        sum(np.sum(grads[f"grad_{name}"] * v) for name, v in along.items())
+    )
+
+
+# Where a function has a kink just at the point of a row: central differences have no meaning there.
+KINKS = {("Max", 2), ("Max", 3), ("Min", 1), ("ReduceMax", 4)}
+
+
+@pytest.mark.parametrize(("op", "case"), ROWS)
+def test_finite_differences(op: str, case: Case, request: pytest.FixtureRequest) -> None:
+    number = int(request.node.callspec.id.rpartition("-")[2])
+    if (op, number) in KINKS or case.single:
+        pytest.skip("a tie" if not case.single else "float32 only")
+    model, feeds = forward_model(op, case, np.float64, False)
+    measured, found = slopes(run_reference, model, backward_model(model)[0], feeds, 1e-6)
+    assert found == pytest.approx(measured, rel=DIFFERENCE, abs=DIFFERENCE)
+
+
+@pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
+@pytest.mark.parametrize("case", [pytest.param(c, id=str(n)) for n, c in enumerate(CASES["Resize"])])
+def test_resize_is_the_adjoint_of_what_onnxruntime_does(case: Case, symbolic: bool) -> None:
+    """onnx.reference places some samples elsewhere; Resize is linear, so a difference with a step of 1 is exact."""
+    model, feeds = forward_model("Resize", case, np.float32, symbolic)
+    measured, found = slopes(run_onnxruntime, model, backward_model(model)[0], feeds, 1.0)
+    assert found == pytest.approx(measured, rel=1e-4, abs=1e-4)  # float32 sums of 300 terms, some cancelling

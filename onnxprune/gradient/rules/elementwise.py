@@ -65,7 +65,8 @@ def _thresholded_relu(op: Emitter, node: ir.Node, g: ir.Value, x: ir.Value, y: i
 
 
 def _shrink(op: Emitter, node: ir.Node, g: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
-    return _positive(op, op.Abs(x), g, op.scalar(0.0, x), above=_attribute(node, "lambd", 0.5))
+    beyond = op.Greater(op.Abs(x), op.scalar(_attribute(node, "lambd", 0.5), x))
+    return op.Where(beyond, g, op.scalar(0.0, x))
 
 
 def _hard_sigmoid(op: Emitter, node: ir.Node, g: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -237,7 +238,7 @@ def _clip(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Seque
             cut = beyond(floored if index else x, bound)
             bounds[index] = wide(op.Where(cut, rest, zero), x)
             rest = op.Where(cut, zero, rest)
-    return [rest, *bounds][: len(node.inputs)]
+    return [rest, *bounds]
 
 
 ELEMENTWISE: dict[str, Rule] = {

@@ -150,11 +150,7 @@ def _conv_transpose(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]
     g, x, weight = only(grads), operand(node, 0), operand(node, 1)
     groups = node.attributes.get_int("group", 1)
     w = _transposed_window(node, x, weight)
-    extra = _output_padding(node, w)
     padded = pad_space(op, g, op.ints(*w.begins), op.ints(*w.ends))
-    if any(more >= stride for more, stride in zip(extra, w.strides, strict=True)):
-        # output_padding that would let one more window in
-        padded = pad_space(op, padded, op.ints(*[0] * len(extra)), op.ints(*[-more for more in extra]))
     data = op.Conv(padded, weight, group=groups, **_walk(w))
     return [data, _kernel(op, padded, x, w, groups), _bias(op, g, w)]
 
@@ -172,7 +168,7 @@ def _gemm(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Seque
     else:
         grad_b = op.Gemm(a, g, alpha=alpha, transA=1 - flip_a)
     grad_c = wide(op.Mul(g, op.scalar(beta, a)) if beta != 1 else g, node.outputs[0])
-    return [grad_a, grad_b, grad_c][: len(node.inputs)]
+    return [grad_a, grad_b, grad_c]
 
 
 def _flip_last(op: Emitter, value: ir.Value, axes: int) -> ir.Value:

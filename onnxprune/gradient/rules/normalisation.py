@@ -91,7 +91,7 @@ def _layer_normalization(centred: bool) -> Rule:
         normalised = _normalise(op, x, range(axis, rank(x)), epsilon, x, centred)
         grad_x = normalised.gradient(op.Mul(g, cast_like(op, scale, x)))
         grad_scale, grad_bias = (cast_like(op, v, scale) for v in (op.Mul(g, normalised.unit), g))
-        return [grad_x, wide(grad_scale, x), wide(grad_bias, x)][: len(node.inputs)]
+        return [grad_x, wide(grad_scale, x), wide(grad_bias, x)]
 
     return rule
 

@@ -87,10 +87,10 @@ def _reduce(local: Local) -> Rule:
         if axes is None and node.attributes.get_int("noop_with_empty_axes", 0):
             if node.op_type not in _IDENTITY_WITHOUT_AXES:
                 raise NoRule("noop_with_empty_axes")
-            return [g, None][: len(node.inputs)]
+            return [g, None]
         squeezed = axes is not None and node.attributes.get_int("keepdims", 1) == 0
         grad = local(op, g, x, node.outputs[0], Axes(op, axes, squeezed))
-        return [op.Expand(grad, op.Shape(x)), None][: len(node.inputs)]
+        return [op.Expand(grad, op.Shape(x)), None]
 
     return rule
 

@@ -31,7 +31,7 @@ from onnxprune.gradient.rules.common import (
 
 
 def _reshape(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
-    return [op.Reshape(only(grads), op.Shape(operand(node))), None][: len(node.inputs)]
+    return [op.Reshape(only(grads), op.Shape(operand(node))), None]
 
 
 def _transpose(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
@@ -50,7 +50,7 @@ def _concat(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Seq
 def _split(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
     pairs = zip(grads, node.outputs, strict=True)
     parts = [grad if grad is not None else zeros_like(op, part) for grad, part in pairs]
-    return [op.Concat(*parts, axis=node.attributes.get_int("axis", 0)), None][: len(node.inputs)]
+    return [op.Concat(*parts, axis=node.attributes.get_int("axis", 0)), None]
 
 
 def _slice(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
@@ -165,7 +165,7 @@ def _tile(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Seque
 
 def _trilu(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
     kept = op.Trilu(only(grads), given(node, 1), upper=node.attributes.get_int("upper", 1))
-    return [kept, None][: len(node.inputs)]
+    return [kept, None]
 
 
 def _depth_to_space(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
