@@ -87,6 +87,13 @@ def test_feeds_may_differ_in_symbolic_sizes() -> None:
         data.array("a")
 
 
+def test_feeds_may_differ_in_dtype() -> None:
+    # Concatenated, int64 and uint64 would become float64.
+    feeds = [{"a": np.array([2**53 + 1], np.int64)}, {"a": np.array([7], np.uint64)}]
+    data = open_data(feeds, inputs("int64[batch] a"))
+    assert joined(data, "a").tolist() == [2**53 + 1, 7]
+
+
 def test_batch_axis_is_the_shared_symbol_and_scalars_are_fed_unchanged() -> None:
     arrays = {
         "wave": np.arange(10.0, dtype=np.float32).reshape(5, 2),

@@ -16,7 +16,7 @@ from onnxprune.options import RECIPES, Options
 Decorator = Callable[[Any], Any]
 
 NOISE = "noise"  # the data source that is none
-FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)  # whether it can be read, the library says better
 MODEL = click.argument("model", type=FILE)
 
 
