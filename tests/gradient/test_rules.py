@@ -45,9 +45,13 @@ def seeds(outputs: dict[str, Array]) -> dict[str, Array]:
     return {f"seed{name[1:]}": np.asarray(rng.normal(size=y.shape)) for name, y in floats.items()}
 
 
+def in_single(feeds: dict[str, Array]) -> dict[str, Array]:
+    return {name: np.asarray(v, dtype=np.float32) for name, v in feeds.items()}
+
+
 def by_torch(case: Case, given: dict[str, Array]) -> dict[str, Array]:
     assert case.torch is not None
-    leaves = {name: torch.tensor(v, requires_grad=True) for name, v in differentiated(case).items()}
+    leaves = {name: torch.tensor(v, dtype=torch.float64, requires_grad=True) for name, v in differentiated(case).items()}
     result = case.torch(*leaves.values())
     outputs = result if isinstance(result, tuple) else (result,)
     grads = [torch.tensor(given[f"seed{n}"], dtype=torch.float64) for n in range(len(outputs))]
@@ -62,34 +66,33 @@ def close(found: dict[str, Array], right: dict[str, Array], tolerance: float) ->
         assert np.abs(got - want).max(initial=0) <= tolerance * max(1.0, np.abs(want).max(initial=0)), name
 
 
-def evaluate(op: str, case: Case, symbolic: bool) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Seeds, and the gradients in float64: in onnxruntime, or in onnx.reference where that has no double kernel."""
-    model, feeds = forward_model(op, case, np.float64, symbolic)
+@pytest.mark.parametrize(("op", "case"), ROWS)
+def test_rule_in_double(op: str, case: Case) -> None:
+    """In onnxruntime, or in onnx.reference where that has no double kernel of an op in the graph."""
+    if case.torch is None or case.single:
+        pytest.skip("no torch function" if case.torch is None else "float32 only")
+    model, feeds = forward_model(op, case, np.float64, False)
     backward, gradients = backward_model(model)
     assert not gradients.blocked
     try:
         given = seeds(run_onnxruntime(model, feeds))
-        return given, run_onnxruntime(backward, feeds | given)
+        found = run_onnxruntime(backward, feeds | given)
     except ModelError:
         given = seeds(run_reference(model, feeds))
-        return given, run_reference(backward, feeds | given)
+        found = run_reference(backward, feeds | given)
+    close(found, by_torch(case, given), EXACT)
 
 
 @pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
 @pytest.mark.parametrize(("op", "case"), ROWS)
-def test_rule(op: str, case: Case, symbolic: bool) -> None:
+def test_rule_in_onnxruntime(op: str, case: Case, symbolic: bool) -> None:
+    if case.torch is None:
+        pytest.skip("no torch function")
     model, feeds = forward_model(op, case, np.float32, symbolic)
-    if case.single:
-        given = seeds(run_onnxruntime(model, feeds))
-        right = by_torch(case, given)
-    else:
-        given, right = evaluate(op, case, symbolic)
-        if case.torch is not None:
-            close(right, by_torch(case, given), EXACT)
-    singles = {name: np.asarray(g, dtype=np.float32) for name, g in given.items()}
-    found = run_onnxruntime(backward_model(model)[0], feeds | singles)
-    if case.torch is not None:
-        close(found, {name: g for name, g in right.items() if name.startswith("grad_")}, SINGLE)
+    backward, gradients = backward_model(model)
+    assert not gradients.blocked
+    given = in_single(seeds(run_onnxruntime(model, feeds)))
+    close(run_onnxruntime(backward, feeds | given), by_torch(case, given), SINGLE)
 
 
 def slopes(
@@ -111,16 +114,30 @@ def slopes(
 
 # Where a function has a kink just at the point of a row: central differences have no meaning there.
 KINKS = {("Max", 2), ("Max", 3), ("Min", 1), ("ReduceMax", 4)}
+# What onnx.reference cannot be asked is asked of onnxruntime, in float32.
+NOT_IN_REFERENCE = {
+    "CastLike": "its result is float32, too coarse for a small step",
+    "Gelu": "its function body calls an Erf right to 2e-8 only",
+    "GroupNormalization": "its function body computes in float32",
+    "LRN": "it walks over as many channels as there are samples",
+    "LpNormalization": "p = 1 divides by the sum without absolute values",
+    "MaxPool": "strides left out are taken for the kernel's size",
+    "MeanVarianceNormalization": "its function body is in float32",
+}
 
 
 @pytest.mark.parametrize(("op", "case"), ROWS)
 def test_finite_differences(op: str, case: Case, request: pytest.FixtureRequest) -> None:
-    number = int(request.node.callspec.id.rpartition("-")[2])
-    if (op, number) in KINKS or case.single:
-        pytest.skip("a tie" if not case.single else "float32 only")
-    model, feeds = forward_model(op, case, np.float64, False)
-    measured, found = slopes(run_reference, model, backward_model(model)[0], feeds, 1e-6)
-    assert found == pytest.approx(measured, rel=DIFFERENCE, abs=DIFFERENCE)
+    if (op, int(request.node.callspec.id.rpartition("-")[2])) in KINKS:
+        pytest.skip("a tie")
+    if op in NOT_IN_REFERENCE:
+        # a step of 1e-3 in float32: rounding 1e-7/1e-3 an entry, which the sum over entries multiplies
+        run, dtype, step, tolerance = run_onnxruntime, np.float32, 1e-3, 1e-2
+    else:
+        run, dtype, step, tolerance = run_reference, np.float64, 1e-6, DIFFERENCE
+    model, feeds = forward_model(op, case, dtype, False)
+    measured, found = slopes(run, model, backward_model(model)[0], feeds, step)
+    assert found == pytest.approx(measured, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
