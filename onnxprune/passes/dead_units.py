@@ -69,9 +69,12 @@ class Liveness:
         self._alive[labels[first[read]]] = True
 
     def _last_of_emptied(self) -> int | None:
-        """One class of the last axis that would lose all its indices: what it reads comes alive with it."""
+        """One class of an axis that would lose all its indices: what it reads comes alive with it.
+
+        What weights make comes first, late layers first: then few others still need one of their own.
+        """
         labels = self.groups.labels
-        for section in reversed(self.groups.sections):
+        for section in sorted(reversed(self.groups.sections), key=lambda section: section.role != "produced"):
             if section.size and not self._alive[labels[section.slots]].any():
                 return int(labels[section.start])
         return None
@@ -85,7 +88,8 @@ def dead_mask(model: ir.Model, masks: Mapping[str, npt.NDArray[Any]]) -> dict[st
         masks: initializer name → bool of its shape, True = kept. Names that are no initializers are ignored.
 
     Returns:
-        name → bool of its shape, True = deleted, for every float initializer of the graph.
+        name → bool of its shape, True = deleted, for every float initializer of the graph. Where a grouped
+        Conv shrinks to one channel a group, `remove_dead_units` may find more in its next round.
     """
     liveness = Liveness(model, masks)
     deleted: dict[str, Mask] = {}

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from units.nets import BLOCKS, assert_same, array, network, parsed, put, run
+from units.nets import BLOCKS, array, assert_same, network, parsed, put, run
 
 from onnxprune.errors import ModelError
 from onnxprune.passes.remove_units import remove_units
@@ -34,7 +34,9 @@ def silence(model, groups, units):
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.lists(st.sampled_from(BLOCKS), max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([0.2, 0.5, 0.9]))
+@given(
+    st.lists(st.sampled_from(BLOCKS), max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([0.2, 0.5, 0.9])
+)
 def test_cutting_is_silencing(blocks, seed, fraction):
     model, feeds = network(blocks, seed)
     groups = unit_groups(model.graph)

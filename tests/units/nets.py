@@ -11,7 +11,9 @@ from onnxprune.session import Session
 def inferred(model):
     """The model with shapes, strictly, so that a wrong test graph is an error."""
     proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True))
+    return ir.from_proto(
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    )
 
 
 def parsed(text, weights=None, seed=0, **arrays):
@@ -81,7 +83,10 @@ class Builder:
         outputs, kernel = self.pick(3, 4, 6), self.pick(1, 3)
         pads = [1] * 4 if kernel == 3 else None
         bias = self.pick(None, self.weight(outputs))
-        self.keep(self.op.Conv(self.x, self.weight(outputs, self.channels, kernel, kernel), bias, pads=pads), outputs)
+        self.keep(
+            self.op.Conv(self.x, self.weight(outputs, self.channels, kernel, kernel), bias, pads=pads),
+            outputs,
+        )
 
     def valid_conv(self):
         if self.size > 3:
@@ -109,7 +114,9 @@ class Builder:
             "relu": lambda: self.op.Relu(self.x),
             "sigmoid": lambda: self.op.Sigmoid(self.x),
             "prelu": lambda: self.op.PRelu(self.x, slope),
-            "clip": lambda: self.op.Clip(self.x, self.op.constant(np.float32(-1)), self.op.constant(np.float32(1))),
+            "clip": lambda: self.op.Clip(
+                self.x, self.op.constant(np.float32(-1)), self.op.constant(np.float32(1))
+            ),
             "leaky": lambda: self.op.LeakyRelu(self.x, alpha=0.3),
         }
         self.keep(kinds[self.pick(*kinds)]())
@@ -128,7 +135,9 @@ class Builder:
             self.keep(self.op.Add(self.x, self.pick(*self.seen)))
 
     def gate(self):
-        inner = self.op.Relu(self.op.Conv(self.op.GlobalAveragePool(self.x), self.weight(3, self.channels, 1, 1)))
+        inner = self.op.Relu(
+            self.op.Conv(self.op.GlobalAveragePool(self.x), self.weight(3, self.channels, 1, 1))
+        )
         gate = self.op.Sigmoid(self.op.Conv(inner, self.weight(self.channels, 3, 1, 1)))
         self.keep(self.op.Mul(self.x, gate))
 
@@ -150,7 +159,9 @@ class Builder:
 
     def pad(self):
         amounts = self.op.ints(0, 1, 0, 0, 0, 2, 0, 0)
-        self.keep(self.op.Pad(self.x, amounts, self.op.constant(np.float32(self.pick(0, 0.5)))), self.channels + 3)
+        self.keep(
+            self.op.Pad(self.x, amounts, self.op.constant(np.float32(self.pick(0, 0.5)))), self.channels + 3
+        )
 
     def shuffle(self):
         order = self.rng.permutation(self.channels)[: max(2, self.channels - 1)]
@@ -195,13 +206,19 @@ class Builder:
         end = self.pick("flatten", "pool", "mean", "reshape")
         if end in ("flatten", "reshape"):
             width = self.channels * self.size**2
-            x = self.op.Flatten(self.x) if end == "flatten" else self.op.Reshape(self.x, self.op.ints(0, width))
+            x = (
+                self.op.Flatten(self.x)
+                if end == "flatten"
+                else self.op.Reshape(self.x, self.op.ints(0, width))
+            )
         elif end == "mean":
             width, x = self.channels, self.op.ReduceMean(self.x, self.op.ints(2, 3), keepdims=0)
         else:
             width = self.channels
             x = self.op.Squeeze(self.op.GlobalMaxPool(self.x), self.op.ints(2, 3))
-        hidden = self.op.Relu(self.op.Gemm(x, self.weight(6, width), self.pick(None, self.weight(6)), transB=1))
+        hidden = self.op.Relu(
+            self.op.Gemm(x, self.weight(6, width), self.pick(None, self.weight(6)), transB=1)
+        )
         logits = self.op.Gemm(hidden, self.weight(6, 3), self.weight(3), alpha=0.5, beta=2.0)
         logits.name = "y"
         logits.type = ir.TensorType(ir.DataType.FLOAT)
@@ -214,8 +231,8 @@ class Builder:
 
 
 BLOCKS = (
-    "conv valid_conv grouped depthwise transposed activation norm scale residual gate concat split slice pad shuffle "
-    "pool resize space last"
+    "conv valid_conv grouped depthwise transposed activation norm scale residual gate concat split slice pad "
+    "shuffle pool resize space last"
 ).split()
 
 
