@@ -72,7 +72,7 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
             content = proto.SerializeToString(deterministic=True)
             digest, size = hashlib.sha256(content).hexdigest(), len(content)
         _check(proto, path)
-        opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+        opset = _opset(proto)
         densify(proto)
         model, notes = normalise(_graph(proto, path))
     except ModelError as error:
@@ -201,6 +201,15 @@ def _check(proto: onnx.ModelProto, path: Path | None) -> None:
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"is not a valid ONNX model: {reason}; export it again, or upgrade onnx") from error
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    """Version of the default domain, 0 where the model does not use it."""
+    newest: int = onnx.defs.onnx_opset_version()
+    opset = next((int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset > newest:
+        raise ModelError(f"uses opset {opset} and the onnx installed ends at {newest}; upgrade onnx")
+    return opset
 
 
 def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:

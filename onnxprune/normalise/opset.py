@@ -1,7 +1,7 @@
 """Opset: files older than opset 18 are raised to 18, so that every op in our tables has one form.
 
-onnx's C++ converter does it (onnxscript's starts at 18). It sees shapes, not weights, and knows nothing of
-metadata, so only its graph is taken over.
+onnx's C++ converter does it (onnxscript's starts at 18), with the corrections of `old_meanings.py`. It sees
+shapes, not weights, and knows nothing of metadata, so only its graph is taken over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError
+from onnxprune.normalise.old_meanings import prepare, repair
 from onnxprune.normalise.weightless import weightless
 
 OPSET = 18
@@ -38,7 +39,7 @@ class RaiseOpset(ir.passes.FunctionalPass):
             ModelError: the converter has no rule for some op of the file, or what it made is not valid.
         """
         version = model.graph.opset_imports[""]
-        _name_last_axis(model.graph, version)
+        prepare(model.graph, version)
         proto, weights = weightless(model)
         try:
             converted = onnx.version_converter.convert_version(proto, OPSET)
@@ -51,6 +52,7 @@ class RaiseOpset(ir.passes.FunctionalPass):
             ) from error
         graph = ir.from_proto(converted).graph
         _restore(graph, model.graph, weights)
+        repair(graph, version)
         raised = ir.Model(
             graph,
             ir_version=max(model.ir_version, _IR_VERSION),
@@ -62,22 +64,6 @@ class RaiseOpset(ir.passes.FunctionalPass):
             metadata_props=dict(model.metadata_props),
         )
         return ir.passes.PassResult(raised, True)
-
-
-def _name_last_axis(graph: ir.Graph, version: int) -> None:
-    """Write axis −1 on every Softmax over the last axis.
-
-    Before opset 13, Softmax flattened its input at `axis`; on the last axis that is today's Softmax, but
-    unless it reads −1 the converter wraps it into Shape, Flatten and Reshape.
-    """
-    for node in graph if version < 13 else ():
-        shape = (
-            node.inputs[0].shape
-            if node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and node.inputs[0]
-            else None
-        )
-        if not node.domain and shape is not None and node.attributes.get_int("axis", 1) == shape.rank() - 1:
-            node.attributes["axis"] = ir.AttrInt64("axis", -1)
 
 
 def is_old(model: ir.Model) -> bool:

@@ -24,6 +24,23 @@ OLD = [
     ("y = ReduceMax <axes = [1]> (x)", 7, 17, {}),
     ('y = Upsample <mode = "nearest", scales = [1.0, 1.0, 2.0, 2.0]> (x)', 7, 8, {}),
     ('y = Upsample <mode = "nearest"> (x, s)', 9, 9, {"s": np.array([1, 1, 2, 2], np.float32)}),
+    ('y = Upsample <mode = "linear"> (x, s)', 9, 9, {"s": np.array([1, 1, 2, 2], np.float32)}),
+    ('y = Resize <mode = "linear"> (x, s)', 10, 10, {"s": np.array([1, 1, 2, 1.5], np.float32)}),
+    ('y = Resize <mode = "nearest"> (x, s)', 10, 10, {"s": np.array([1, 1, 2, 1.5], np.float32)}),
+    ('y = Resize <mode = "nearest"> (x, s)', 10, 10, {"s": np.array([1, 1, 0.5, 0.6], np.float32)}),
+    ("y, z = Split <axis = 2> (x)", 7, 17, {}),
+    ("y = Scatter <axis = 1> (x, i, u)", 9, 10, {"i": np.full((2, 2, 2, 2), 1), "u": (2, 2, 2, 2)}),
+    ("a = Shape (x) y = Expand (b, a)", 8, 17, {"b": np.float32(3)}),
+    ("y = Hardmax <axis = 3> (x)", 7, 12, {}),
+    ("y = MaxPool <kernel_shape = [2, 3], strides = [2, 1]> (x)", 7, 17, {}),
+    (
+        "y = RoiAlign <output_height = 2, output_width = 2> (x, r, i)",
+        10,
+        15,
+        {"r": np.array([[0, 0, 3, 3]], np.float32), "i": np.array([0])},
+    ),
+    ("y = InstanceNormalization (x, p, p)", 7, 17, {"p": np.array([0.5, 1, 2], np.float32)}),
+    ("y = PRelu (x, p)", 7, 15, {"p": np.array([0.5, 1, 2, 3, 4], np.float32)}),
     ("y = BatchNormalization (x, p, p, p, p)", 7, 17, {"p": np.array([0.5, 1, 2], np.float32)}),
     ("y = Dropout (x)", 7, 17, {}),
     ("y = Cast <to = 1> (x)", 9, 17, {}),
@@ -47,6 +64,27 @@ def test_raised_models_compute_the_same(parse, unchanged, body, first, last, wei
 def test_softmax_over_the_last_axis_stays_one_node(parse, unchanged, ops):
     text = "g (float[n, 3, 4] x) => (float[n, 3, 4] y) { y = Softmax <axis = 2> (x) }"
     assert ops(unchanged(parse(text, opset=11))) == ["Softmax"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (
+            'Scan <num_scan_inputs = 1, body = b (float[4] a) => (float[4] c) { c = Relu (a) }> ("", x)',
+            "batch axis",
+        ),
+        ("Hardmax <axis = 1> (x)", "several axes"),
+    ],
+)
+def test_what_the_converter_gets_wrong_is_refused(parse, body, says):
+    with pytest.raises(ModelError, match=says):
+        load(parse(f"g (float[2, 3, 4] x) => (float[2, 3, 4] y) {{ y = {body} }}", opset=8))
+
+
+def test_an_opset_nobody_knows_yet_is_refused(parse):
+    proto = parse("g (float[n, 3] x) => (float[n, 3] y) { y = Relu (x) }", opset=99, ir_version=10)
+    with pytest.raises(ModelError, match=r"opset 99 .* upgrade onnx"):
+        load(proto)
 
 
 def test_newer_opsets_stay(parse, unchanged):
@@ -82,19 +120,11 @@ def test_control_flow_is_raised_inside(parse, unchanged):
         unchanged(parse(text, opset=10), flag=np.array(flag))
 
 
-def test_what_cannot_be_raised_is_one_clear_sentence():
-    node = onnx.helper.make_node(
-        "Scan", ["x"], ["y"], body=onnx.helper.make_graph([], "b", [], []), num_scan_inputs=1
-    )
-    float_ = onnx.TensorProto.FLOAT
-    graph = onnx.helper.make_graph(
-        [node],
-        "g",
-        [onnx.helper.make_tensor_value_info("x", float_, [3])],
-        [onnx.helper.make_tensor_value_info("y", float_, [3])],
-    )
-    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 8)], ir_version=4)
-    with pytest.raises(ModelError) as caught:
+def test_what_cannot_be_raised_is_one_clear_sentence(parse):
+    proto = parse(
+        "g (float[n, 3] x) => (float[n, 3] y) { y = Affine (x) }", opset=9
+    )  # experimental, withdrawn
+    with pytest.raises(ModelError, match=r"opset 9 cannot be raised to 18: .* export the model") as caught:
         load(proto)
     assert "\n" not in str(caught.value)
 
