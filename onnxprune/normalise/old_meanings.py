@@ -18,7 +18,7 @@ _RESIZE_CHANGED, _SOFTMAX_CHANGED, _ROI_ALIGN_CHANGED = 11, 13, 16
 def prepare(graph: ir.Graph, version: int) -> None:
     """Before conversion: write axis −1 on every Softmax over the last axis.
 
-    There the old meaning is today's; unless it reads −1, the converter writes Shape, Flatten and Reshape around.
+    There the old meaning is today's, but the converter would write Shape, Flatten and Reshape around it.
 
     Raises:
         ModelError: a Scan of opset 8 or a Hardmax over several axes, which the converter gets wrong silently.
