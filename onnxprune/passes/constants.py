@@ -36,18 +36,26 @@ class Constants:
         self.masks = masks or {}
         self.of: Numbers = np.full(len(groups.labels), np.nan)
         self.linear: dict[ir.Node, Linear] = {}
+        self._arrays: dict[ir.Value, Array] = {}
         self._read_initializers()
         for node in graph:
             found = linear(node, groups, self.array)
             if found is not None:
                 self.linear[node] = found
-            _TRANSFER.get(node.op_type, _nothing)(self, node)
+            transfer = _TRANSFER.get(node.op_type) if node.domain == "" else None
+            if transfer is not None:
+                transfer(self, node)
 
     def array(self, value: ir.Value | None) -> Array | None:
         """The masked array of a constant, else None."""
-        array = constant(value)
-        mask = self.masks.get(value.name) if value is not None and value.name is not None else None
-        return array if array is None or mask is None else np.where(mask, array, np.zeros((), array.dtype))
+        array = self._arrays.get(value) if value is not None else None
+        if array is None and value is not None:
+            array, mask = constant(value), self.masks.get(value.name or "")
+            if array is not None and mask is not None:
+                array = np.where(mask, array, np.zeros((), array.dtype))
+            if array is not None:
+                self._arrays[value] = array
+        return array
 
     def whole(self, axes: Axes) -> float:
         """The number a whole value consists of, or NaN."""
@@ -68,10 +76,6 @@ class Constants:
 
 
 Transfer = Callable[[Constants, ir.Node], None]
-
-
-def _nothing(known: Constants, node: ir.Node) -> None:
-    """No constants come out of this op, as far as we know."""
 
 
 def _moves(known: Constants, node: ir.Node) -> None:

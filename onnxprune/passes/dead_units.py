@@ -22,7 +22,7 @@ from onnxprune.passes.bias import add_to_bias
 from onnxprune.passes.constants import Constants, foldable
 from onnxprune.passes.remove_units import remove_units
 from onnxprune.units import Groups, unit_groups
-from onnxprune.units.ties import constant
+from onnxprune.units.ties import constant, is_constant
 
 Mask = npt.NDArray[np.bool_]
 
@@ -36,6 +36,7 @@ class Liveness:
         self._alive = np.zeros(self.groups.count, dtype=bool)
         self._alive[list(self.groups.frozen)] = True
         self.spared: set[int] = set()  # dead, but the last of some axis
+        self._sparing_order = sorted(reversed(self.groups.sections), key=lambda s: s.role != "produced")
         self._spread()
         while (last := self._last_of_emptied()) is not None:
             self.spared.add(last)
@@ -74,8 +75,8 @@ class Liveness:
         What weights make comes first, late layers first: then few others still need one of their own.
         """
         labels = self.groups.labels
-        for section in sorted(reversed(self.groups.sections), key=lambda section: section.role != "produced"):
-            if section.size and not self._alive[labels[section.slots]].any():
+        for section in self._sparing_order:
+            if section.size and not self._alive[labels[section.start : section.start + section.size]].any():
                 return int(labels[section.start])
         return None
 
@@ -94,17 +95,20 @@ def dead_mask(model: ir.Model, masks: Mapping[str, npt.NDArray[Any]]) -> dict[st
     liveness = Liveness(model, masks)
     deleted: dict[str, Mask] = {}
     for (value, _), axes in liveness.groups.values():
-        array = constant(value)
-        if array is None or value.name is None or value.dtype is None or not value.dtype.is_floating_point():
+        if value.name is None or not is_constant(value) or not _is_float(value):
             continue
-        mask = np.zeros(array.shape, dtype=bool)
+        mask = np.zeros([len(slots) for slots in axes if slots is not None], dtype=bool)
         for axis, slots in enumerate(axes):
             if slots is not None:
                 dead = liveness.dead[liveness.groups.labels[slots]]
-                mask |= np.expand_dims(dead, [k for k in range(array.ndim) if k != axis])
+                mask |= np.expand_dims(dead, [k for k in range(mask.ndim) if k != axis])
         # a vector that several nodes share loses what all of them lose
         deleted[value.name] = mask & deleted.get(value.name, mask)
     return deleted
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.dtype.is_floating_point()
 
 
 @dataclass

@@ -64,7 +64,7 @@ def linear(node: ir.Node, groups: Groups, read: ReadArray) -> Linear | None:
         read: the array of a constant value, None for others.
     """
     view = LINEAR.get(node.op_type)
-    return view(node, groups, read) if view is not None and node.domain in ("", "ai.onnx") else None
+    return view(node, groups, read) if view is not None and node.domain == "" else None
 
 
 def _conv(node: ir.Node, groups: Groups, read: ReadArray) -> Linear | None:

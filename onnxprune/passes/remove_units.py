@@ -36,7 +36,7 @@ def remove_units(model: ir.Model, groups: Groups, units: Iterable[int]) -> int:
     cut = _Cut(groups, units)
     cut.check()
     for node in model.graph:
-        rewrite = _REWRITES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rewrite = _REWRITES.get(node.op_type) if node.domain == "" else None
         if rewrite is not None and cut.touches(node):
             rewrite(cut, node)
     return sum(cut.slice(value, use, axes) for (value, use), axes in list(groups.values()))

@@ -11,7 +11,7 @@ constant is one value, and ties whatever uses it.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping
+from collections.abc import ItemsView, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from onnxprune.units.rules import RULES
-from onnxprune.units.ties import Axes, Choice, Slots, Ties, constant
+from onnxprune.units.ties import Axes, Choice, Slots, Ties, is_constant
 
 Role = Literal["produced", "carried", "consumed"]
 Use = tuple[ir.Node, int]
@@ -164,7 +164,7 @@ class _Builder:
     def _place_all(self) -> None:
         for value in [*self.graph.inputs, *self.graph.initializers.values()]:
             uses = [(use.node, use.idx) for use in value.uses()]
-            if constant(value) is not None and is_vector(value) and len(uses) > 1:
+            if is_constant(value) and is_vector(value) and len(uses) > 1:
                 for use in uses:
                     self._place(value, use)
             elif (value, None) not in self.axes:
@@ -212,16 +212,23 @@ class _Builder:
             return
         self.ties[node] = ties
         self.pairs += ties.pairs + ties.contractions
-        mentioned = [slots for pair in ties.pairs + ties.contractions for slots in pair] + ties.freed
-        mentioned += [slots for choice in ties.choices for slots in (choice.merged, *choice.candidates)]
-        known = np.zeros(self.slots, dtype=bool)
-        for slots in mentioned:
-            known[slots] = True
-        for value, axes in zip([*node.inputs, *node.outputs], [*inputs, *outputs], strict=True):
+        self._hold_unmentioned(node, ties)
+
+    def _hold_unmentioned(self, node: ir.Node, ties: Ties) -> None:
+        mentioned = np.zeros(self.slots, dtype=bool)
+        for pair in ties.pairs + ties.contractions:
+            mentioned[np.concatenate(pair)] = True
+        for choice in ties.choices:
+            mentioned[np.concatenate([choice.merged, *choice.candidates])] = True
+        for freed in ties.freed:
+            mentioned[freed] = True
+        values = zip([*node.inputs, *node.outputs], [*ties.inputs, *ties.outputs], strict=True)
+        for value, axes in values:
             for axis, slots in enumerate(axes or []):
-                if slots is not None and len(slots) > 1 and value is not None:
-                    rest = slots[~known[slots]]
-                    self._hold([rest], f"{who} works across axis {axis} of '{value.name}'")
+                if slots is not None and value is not None:
+                    rest = slots[~mentioned[slots]]
+                    reason = f"{node.op_type} '{node.name}' works across axis {axis} of '{value.name}'"
+                    self._hold([rest] if len(slots) > 1 else None, reason)
 
     def _axes_at(self, value: ir.Value | None, node: ir.Node, index: int) -> Axes | None:
         if value is None:
@@ -234,7 +241,7 @@ class _Builder:
             for value, axes in zip([*node.inputs, *node.outputs], [*ties.inputs, *ties.outputs], strict=True)
             if axes is None and value is not None and value.name
         ]
-        rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rule = RULES.get(node.op_type) if node.domain == "" else None
         if rule is None:
             return "has no rule for units"
         return f"has '{unknown[0]}', whose shape is unknown" if unknown else rule(ties)
@@ -286,7 +293,7 @@ class _Builder:
         ]
 
     def _role(self, value: ir.Value, summed: bool) -> Role:
-        if constant(value) is None:
+        if not is_constant(value):
             return "carried"
         return "consumed" if summed else "produced"
 
@@ -305,12 +312,3 @@ def is_vector(value: ir.Value) -> bool:
     """Whether a constant has at most one axis longer than 1."""
     shape = value.const_value.shape if value.const_value is not None else value.shape
     return shape is not None and sum(dim != 1 for dim in shape) <= 1
-
-
-def sections_by_value(groups: Groups) -> Iterator[tuple[ir.Value, Use | None, list[Section]]]:
-    """The sections of each value (of each copy of a shared vector), axes in order."""
-    found: dict[tuple[ir.Value, Use | None], list[Section]] = {}
-    for section in groups.sections:
-        found.setdefault((section.value, section.use), []).append(section)
-    for (value, use), sections in found.items():
-        yield value, use, sections

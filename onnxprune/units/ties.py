@@ -75,11 +75,16 @@ class Ties:
 Rule = Callable[[Ties], str | None]  # the reason why this node cannot be understood, or None
 
 
+def is_constant(value: ir.Value | None) -> bool:
+    """Whether this is an initializer that nobody can override from outside."""
+    return value is not None and value.is_initializer() and not value.is_graph_input()
+
+
 def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    """The array of an initializer nobody can override from outside, else None."""
-    if value is None or value.const_value is None or value.is_graph_input():
+    """The array of a constant, else None."""
+    if value is None or value.const_value is None or not is_constant(value):
         return None
-    return value.const_value.numpy() if value.is_initializer() else None
+    return value.const_value.numpy()
 
 
 def integers(node: ir.Node, index: int, name: str = "") -> list[int] | None:

@@ -20,7 +20,7 @@ def floats(model):
 
 
 def random_masks(model, rng, density):
-    """Keep-masks of weights; now and then of a whole bias, since a zero passes where other constants do not."""
+    """Keep-masks of weights; now and then of a whole bias, since a zero passes where others do not."""
     weights = {
         name: rng.random(weight.shape) < density for name, weight in floats(model).items() if weight.ndim > 1
     }
@@ -50,7 +50,7 @@ def check(model, feeds, tolerance=1e-4):
     return result
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.sampled_from(BLOCKS), max_size=6),
     st.integers(0, 2**32 - 1),
@@ -68,8 +68,8 @@ def test_outputs_stay_and_the_mask_foretells_what_goes(blocks, seed, density):
     for name, weight in floats(model).items():
         if name in foretold:
             left = untouched[name].size - foretold[name].sum()
-            # a second round finds more in two cases: groups that shrank to one channel each come apart, and of
-            # two axes that were about to be emptied, one may have needed no unit of its own
+            # a second round finds more in two cases: groups that shrank to one channel each come apart, and
+            # of two axes about to be emptied one may have needed no unit of its own
             assert weight.size <= left
     assert (result.removed > 0) == any(mask.any() for mask in foretold.values())
 
@@ -266,6 +266,22 @@ def test_a_weight_shared_by_two_layers_is_folded_for_each_with_its_own_constants
     assert check(model, ONES).removed == 0
     zero(model, "w2", (slice(None), 1))
     assert check(model, ONES).removed == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float64, 1e-12), (np.float16, 5e-3)]
+)  # a few roundings each
+def test_other_precisions_keep_their_dtype(dtype, tolerance):
+    model = parsed(CHAIN, WEIGHTS)
+    zero(model, "w2", (slice(None), 4))
+    kind = ir.DataType.from_numpy(np.dtype(dtype))
+    for value in [*model.graph.inputs, *model.graph.outputs, *(v for n in model.graph for v in n.outputs)]:
+        value.dtype = kind
+    for name, weight in floats(model).items():
+        model.graph.initializers[name].dtype = kind
+        put(model, name, weight.astype(dtype))
+    assert check(model, {"x": ONES["x"].astype(dtype)}, tolerance).removed == 1
+    assert {value.const_value.dtype for value in model.graph.initializers.values()} == {kind}
 
 
 def test_weights_read_inside_a_subgraph_stay():
