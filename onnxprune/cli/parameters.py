@@ -38,14 +38,15 @@ def floor(text: str) -> tuple[str, float]:
 
 # Help of every field of Options; names, choices and defaults come from Options itself.
 _HELP = {
-    "ratio": "Share of the prunable weights to keep: 0.04 or 4%.",
+    "ratio": "Share of the prunable weights to keep: 0.04 or 4%; this or --pattern is needed.",
     "recipe": "Named set of options; options given beside it win.",
     "saliency": "What a weight is worth.",
     "normalise": "Divide importances by their layer's sum, as the MLPrune paper does.",
     "surgeon": "How the kept weights make up for the ones cut.",
     "allocation": "How the ratio is shared among the layers.",
     "steps": "Prune in so many geometric steps, statistics redone at each.",
-    "pattern": "N:M, keep N of every M weights in a row, such as 2:4.",
+    "pattern": "Keep N of every M weights in a row, such as 2:4.",
+    "regrow": "Give weights left on dead units to living ones, so that the ratio is exact.",
     "floors": "Least share that layers of this name keep, '*head*=0.5'; may be repeated.",
     "exclude": "Leave layers of this name alone ('*head*'); may be repeated.",
     "damping": "Tikhonov damping of the curvature.",
@@ -66,13 +67,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "exclude": {"type": str, "metavar": "PATTERN", "multiple": True},
     "samples": {"type": int},
 }
-_FLAGS = {"floors": "--floor", "normalise": "--normalise/--no-normalise"}
+_FLAGS = {"floors": "--floor"}
 _COMMON: dict[str, dict[str, Any]] = {
     "--json": {"type": FILE, "metavar": "FILE", "help": "Write the result as JSON."},
     "--quiet": {"is_flag": True, "help": "No tables, notes and bars; warnings and errors only."},
 }
 
-COMPRESSION = tuple(_HELP)
+COMPRESSION = tuple(Options.model_fields)
 CALIBRATION = ("loss", "average", "samples", "batch_size", "seed", "provider")
 EVALUATION = ("samples", "batch_size", "seed", "provider")
 
@@ -98,15 +99,18 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _option(name: str) -> Decorator:
     field = Options.model_fields[name]
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
     settings: dict[str, Any] = {"help": _HELP[name], "default": None, "required": field.is_required()}
     if get_origin(field.annotation) is Literal:
         settings["type"] = click.Choice(get_args(field.annotation))
-    elif field.annotation is not bool:
+    elif field.annotation is bool:
+        flag += f"/--no-{name}"
+    else:
         settings["type"] = field.annotation
     settings |= _SETTINGS.get(name, {})
     if not field.is_required() and field.default not in (None, (), {}):
         settings["help"] += f"  [default: {_shown(field.default)}]"
-    return click.option(_FLAGS.get(name, f"--{name.replace('_', '-')}"), name, **settings)
+    return click.option(flag, name, **settings)
 
 
 def _shown(default: Any) -> str:
