@@ -66,7 +66,9 @@ POSITIVE, UNIT = x(2, 3, low=0.5, high=2.0), x(2, 3, low=-0.9, high=0.9)
 IMAGE, LINE, CUBE = x(2, 4, 7, 6), x(2, 4, 9), x(1, 2, 5, 4, 5)
 
 
-def _same(f: Callable[..., Any], stride: int, extent: int, first: bool, value: float = 0.0) -> Callable[..., Any]:
+def _same(
+    f: Callable[..., Any], stride: int, extent: int, first: bool, value: float = 0.0
+) -> Callable[..., Any]:
     """`f` after padding as auto_pad does."""
 
     def padded(image: torch.Tensor, *rest: Any) -> Any:
@@ -105,11 +107,32 @@ def _conv_rows() -> list[Case]:
         row(conv(2, stride=(3, 2)), IMAGE, x(4, 4, 2, 1), strides=[3, 2]),
         row(conv(2, stride=3), IMAGE, x(6, 4, 1, 1), x(6), strides=[3, 3]),
         row(conv(2, dilation=2, padding=2), IMAGE, k3, pads=[2, 2, 2, 2], dilations=[2, 2]),
-        row(conv(2, dilation=2, stride=2, padding=1), IMAGE, k3, pads=[1] * 4, dilations=[2, 2], strides=[2, 2]),
+        row(
+            conv(2, dilation=2, stride=2, padding=1),
+            IMAGE,
+            k3,
+            pads=[1] * 4,
+            dilations=[2, 2],
+            strides=[2, 2],
+        ),
         row(conv(2, groups=2, padding=1), IMAGE, x(6, 2, 3, 3), x(6), pads=[1] * 4, group=2),
-        row(conv(2, groups=2, padding=1, stride=2), IMAGE, x(6, 2, 3, 3), pads=[1] * 4, group=2, strides=[2, 2]),
+        row(
+            conv(2, groups=2, padding=1, stride=2),
+            IMAGE,
+            x(6, 2, 3, 3),
+            pads=[1] * 4,
+            group=2,
+            strides=[2, 2],
+        ),
         row(conv(2, groups=4, padding=1), IMAGE, x(4, 1, 3, 3), pads=[1] * 4, group=4),
-        row(conv(2, groups=4, padding=1, stride=2), IMAGE, x(4, 1, 3, 3), pads=[1] * 4, group=4, strides=[2, 2]),
+        row(
+            conv(2, groups=4, padding=1, stride=2),
+            IMAGE,
+            x(4, 1, 3, 3),
+            pads=[1] * 4,
+            group=4,
+            strides=[2, 2],
+        ),
         row(conv(2, groups=4, padding=1), IMAGE, x(8, 1, 3, 3), x(8), pads=[1] * 4, group=4),
         row(asymmetric([0, 2, 1, 0]), IMAGE, k3, pads=[1, 0, 0, 2]),
         row(asymmetric([0, 1, 0, 1], stride=2), IMAGE, k3, pads=[0, 0, 1, 1], strides=[2, 2]),
@@ -140,8 +163,22 @@ def _conv_transpose_rows() -> list[Case]:
     return [
         row(up(2), IMAGE, k3, x(5)),
         row(up(2, stride=2), IMAGE, k2, x(5), strides=[2, 2]),
-        row(up(2, stride=2, padding=1, output_padding=1), IMAGE, k3, strides=[2, 2], pads=[1] * 4, output_padding=[1, 1]),
-        row(up(2, stride=2, dilation=3, output_padding=1), IMAGE, k3, strides=[2, 2], dilations=[3, 3], output_padding=[1, 1]),
+        row(
+            up(2, stride=2, padding=1, output_padding=1),
+            IMAGE,
+            k3,
+            strides=[2, 2],
+            pads=[1] * 4,
+            output_padding=[1, 1],
+        ),
+        row(
+            up(2, stride=2, dilation=3, output_padding=1),
+            IMAGE,
+            k3,
+            strides=[2, 2],
+            dilations=[3, 3],
+            output_padding=[1, 1],
+        ),
         row(up(2, groups=2, stride=2), IMAGE, x(4, 3, 3, 3), x(6), strides=[2, 2], group=2),
         row(cut(1, 0, 0, 2), IMAGE, k3, pads=[1, 0, 0, 2]),
         row(cut(0, 1, 0, 1, stride=2), IMAGE, k3, strides=[2, 2], auto_pad="SAME_UPPER"),
@@ -158,11 +195,31 @@ def _max_pool_rows() -> list[Case]:
     return [
         row(pool(kernel_size=2), image, kernel_shape=[2, 2], strides=[2, 2]),
         row(pool(kernel_size=3, stride=1), image, kernel_shape=[3, 3]),
-        row(pool(kernel_size=3, stride=2, padding=1), image, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
-        row(pool(kernel_size=3, stride=2, ceil_mode=True), image, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        row(
+            pool(kernel_size=3, stride=2, padding=1), image, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4
+        ),
+        row(
+            pool(kernel_size=3, stride=2, ceil_mode=True),
+            image,
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            ceil_mode=1,
+        ),
         row(pool(kernel_size=2, stride=1, dilation=2), image, kernel_shape=[2, 2], dilations=[2, 2]),
-        row(_same(pool(kernel_size=3, stride=2), 2, 3, False, low), image, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
-        row(_same(pool(kernel_size=3, stride=2), 2, 3, True, low), image, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
+        row(
+            _same(pool(kernel_size=3, stride=2), 2, 3, False, low),
+            image,
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            auto_pad="SAME_UPPER",
+        ),
+        row(
+            _same(pool(kernel_size=3, stride=2), 2, 3, True, low),
+            image,
+            kernel_shape=[3, 3],
+            strides=[2, 2],
+            auto_pad="SAME_LOWER",
+        ),
         row(pool(kernel_size=2, stride=1), image, kernel_shape=[2, 2], outputs=2),
         row(pool(kernel_size=2, stride=1), image, kernel_shape=[2, 2], outputs=2, storage_order=1),
         row(lambda a: F.max_pool1d(a, 3, 2), distinct(2, 3, 9), kernel_shape=[3], strides=[2]),
@@ -234,12 +291,36 @@ def _resize_rows() -> list[Case]:
     region = Fixed(np.float32([0, 0, 0.1, 0.2, 1, 1, 0.8, 0.9]))
     linear = {"mode": "bilinear", "recompute_scale_factor": False}
     rows = [
-        row(_resize(scale_factor=2, mode="nearest"), image, none, double, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
-        row(_resize(size=(7, 9), mode="nearest"), image, none, none, by_size, coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        row(
+            _resize(scale_factor=2, mode="nearest"),
+            image,
+            none,
+            double,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        ),
+        row(
+            _resize(size=(7, 9), mode="nearest"),
+            image,
+            none,
+            none,
+            by_size,
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        ),
         row(_resize(scale_factor=2, **linear), image, none, double, mode="linear"),
         row(_resize(scale_factor=(1.5, 2.25), **linear), image, none, up, mode="linear"),
         row(_resize(size=(7, 9), mode="bilinear"), image, none, none, by_size, mode="linear"),
-        row(_resize(size=(7, 9), mode="bilinear", align_corners=True), image, none, none, by_size, mode="linear", coordinate_transformation_mode="align_corners"),
+        row(
+            _resize(size=(7, 9), mode="bilinear", align_corners=True),
+            image,
+            none,
+            none,
+            by_size,
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
         row(_resize(size=(7, 9), mode="bilinear"), image, none, none, i(7, 9), mode="linear", axes=[2, 3]),
     ]
     # torch has none of these modes, and onnx.reference has the weights of a cubic in float32
@@ -247,8 +328,28 @@ def _resize_rows() -> list[Case]:
     modes = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric"]
     for scales in (half, up):
         for coordinates in modes:
-            rows.append(row(None, image, none, scales, mode="linear", coordinate_transformation_mode=coordinates, opset=19))
-            rows.append(row(None, image, none, scales, mode="nearest", coordinate_transformation_mode=coordinates, opset=19))
+            rows.append(
+                row(
+                    None,
+                    image,
+                    none,
+                    scales,
+                    mode="linear",
+                    coordinate_transformation_mode=coordinates,
+                    opset=19,
+                )
+            )
+            rows.append(
+                row(
+                    None,
+                    image,
+                    none,
+                    scales,
+                    mode="nearest",
+                    coordinate_transformation_mode=coordinates,
+                    opset=19,
+                )
+            )
     for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
         rows.append(row(None, image, none, up, mode="nearest", nearest_mode=rounding))
     crop = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 3.0}
@@ -275,7 +376,9 @@ def _depth_to_space_dcr(a: torch.Tensor, b: int = 2) -> torch.Tensor:
 
 def _space_to_depth(a: torch.Tensor, b: int = 2) -> torch.Tensor:
     n, c, h, w = a.shape
-    return a.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
+    return (
+        a.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
+    )
 
 
 def _scatter_nd(a: torch.Tensor, updates: torch.Tensor) -> torch.Tensor:

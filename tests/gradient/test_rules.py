@@ -51,7 +51,10 @@ def in_single(feeds: dict[str, Array]) -> dict[str, Array]:
 
 def by_torch(case: Case, given: dict[str, Array]) -> dict[str, Array]:
     assert case.torch is not None
-    leaves = {name: torch.tensor(v, dtype=torch.float64, requires_grad=True) for name, v in differentiated(case).items()}
+    leaves = {
+        name: torch.tensor(v, dtype=torch.float64, requires_grad=True)
+        for name, v in differentiated(case).items()
+    }
     result = case.torch(*leaves.values())
     outputs = result if isinstance(result, tuple) else (result,)
     grads = [torch.tensor(given[f"seed{n}"], dtype=torch.float64) for n in range(len(outputs))]
