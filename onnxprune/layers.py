@@ -67,6 +67,16 @@ class Layer:
         return self.groups * self.d_out * self.d_in
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the initializer."""
+        return _shape(self.weight)
+
+    @property
+    def kernel(self) -> int:
+        """Kernel positions a channel: 1 but for convolutions."""
+        return prod(_shape(self.weight)[2:])
+
+    @property
     def macs(self) -> int | None:
         """Multiply-accumulates for one sample; None where positions are symbolic."""
         positions = [use.positions for use in self.uses]

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from onnxprune.errors import UsageError
 
@@ -21,11 +21,14 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Options(BaseModel):
-    """Options of one compression; field by field what the command line's flags say."""
+    """Options of one compression; field by field what the command line's flags say.
+
+    `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ratio: Fraction
+    ratio: Fraction | None = None
     recipe: str = "default"
     saliency: Saliency = "mlprune"
     normalise: bool = False
@@ -43,6 +46,13 @@ class Options(BaseModel):
     seed: int = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     pack: Packing = "fp32"
+    regrow: bool = True
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.ratio is None) == (self.pattern is None):
+            raise ValueError("give one of --ratio and --pattern")
+        return self
 
     @field_validator("pattern")
     @classmethod
@@ -63,6 +73,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "allocation": "global",
         "steps": 1,
         "average": "exponential",
+        "regrow": False,
     },
     "magnitude": {"saliency": "magnitude", "surgeon": "none", "allocation": "global", "steps": 1},
     "wanda": {"saliency": "wanda", "surgeon": "none", "allocation": "uniform", "steps": 1},
@@ -83,4 +94,5 @@ def resolve(recipe: str = "default", **given: Any) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise UsageError(f"--{option} {first['input']!r}: {first['msg']}") from error
+        where = f"--{option} {first['input']!r}: " if option else ""
+        raise UsageError(where + first["msg"].removeprefix("Value error, ")) from error

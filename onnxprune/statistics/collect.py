@@ -6,7 +6,7 @@ are what one process would have added for its batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +42,23 @@ class Gathering:
 
 
 def collect(
-    model: ir.Model, sha256: str, data: Data, how: Gathering = Gathering(), progress: Progress | None = None
+    model: ir.Model,
+    sha256: str,
+    data: Data,
+    how: Gathering | None = None,
+    progress: Progress | None = None,
+    only: Collection[str] | None = None,
 ) -> Statistics:
-    """Run every batch of `data` and return the sums.
+    """Run every batch of `data` and return the sums, of all layers or of those named in `only`.
 
     Raises:
         StatisticsError: NaN or Inf in a layer's statistics; names the layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
-    layers = list(find_layers(model.graph))
+    how = how or Gathering()
+    layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
     sampled = {layer.name for layer in layers if _few_rows(layer, data.count)}
-    graph = build(model, loss=how.loss, gradients=how.gradients, sampled=sampled, labels=how.labels)
+    graph = build(model, loss=how.loss, gradients=how.gradients, only=only, sampled=sampled, labels=how.labels)
     session = Session(graph.model, how.provider)
     noise = _Noise(graph, how)
     total = Statistics(

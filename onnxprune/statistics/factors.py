@@ -2,17 +2,17 @@
 
 A `Factor` holds sums over rows, so that batches, shards and machines add up. Two forms behind one interface:
 
-    Gram      Σ x xᵀ          [groups, d, d]      when rows are many
-    Samples   the x themselves [groups, rows, d]  when d exceeds the rows there will be (VGG16's fc1: d = 25,089)
+    Gram      Σ x xᵀ           [groups, d, d]      when rows are many
+    Samples   the x themselves [groups, rows, d]   when d exceeds the rows there will be (VGG16's fc1: d = 25,089)
 
-`Damped` is (factor + λI) with its inverse; for Samples by Woodbury, exactly:
-(XᵀX/n + λI)⁻¹ = (I − Xᵀ(nλI + XXᵀ)⁻¹X)/λ. Everything is float64.
+`damped` gives (factor + λI), one λ a group, ready to be inverted; for Samples by Woodbury, exactly:
+(XᵀX/n + λI)⁻¹ = (I − Xᵀ(nλI + XXᵀ)⁻¹X)/λ. Sums, products and inverses are float64.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +23,43 @@ from onnxprune.errors import StatisticsError
 Array = npt.NDArray[Any]
 
 
+class Damped(Protocol):
+    """A damped factor: symmetric positive definite in every group."""
+
+    def inverse_diagonal(self) -> Array:
+        """[M⁻¹]_jj, [groups, d]."""
+        ...
+
+    def solve(self, rows: Array) -> Array:
+        """`rows` [groups, m, d] times M⁻¹."""
+        ...
+
+
 class Factor(Protocol):
     """Second moment of rows; `weight` is the number of rows (or what an average counts for one)."""
 
     weight: float
 
     @property
-    def groups(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    def merge(self, other: Self, decay: float = 1.0, share: float = 1.0) -> Self: ...
-    def mean(self) -> Array: ...
-    def diagonal(self) -> Array: ...
-    def times(self, rows: Array, group: int) -> Array: ...
-    def damped(self, damping: float, group: int) -> Damped: ...
+    def size(self) -> int:
+        """d."""
+        ...
+
+    def mean(self) -> Array:
+        """Mean of x xᵀ, [groups, d, d]."""
+        ...
+
+    def diagonal(self) -> Array:
+        """Mean of x², [groups, d]."""
+        ...
+
+    def times(self, rows: Array) -> Array:
+        """`rows` [groups, m, d] times the mean."""
+        ...
+
+    def damped(self, damping: Array) -> Damped:
+        """The mean plus damping [groups] times I."""
+        ...
 
 
 @dataclass
@@ -45,11 +68,6 @@ class Gram:
 
     total: Array
     weight: float
-
-    @property
-    def groups(self) -> int:
-        """Number of independent blocks."""
-        return int(self.total.shape[0])
 
     @property
     def size(self) -> int:
@@ -61,23 +79,24 @@ class Gram:
         return Gram(decay * self.total + share * other.total, decay * self.weight + share * other.weight)
 
     def mean(self) -> Array:
-        """mean x xᵀ, [groups, d, d]."""
+        """Mean of x xᵀ, [groups, d, d]."""
         return self.total / self.weight
 
     def diagonal(self) -> Array:
-        """mean x², [groups, d]."""
+        """Mean of x², [groups, d]."""
         return np.einsum("gii->gi", self.total) / self.weight
 
-    def times(self, rows: Array, group: int) -> Array:
-        """`rows` [m, d] times the mean."""
-        product: Array = rows @ self.total[group] / self.weight
+    def times(self, rows: Array) -> Array:
+        """`rows` [groups, m, d] times the mean."""
+        product: Array = rows @ self.total
+        product /= self.weight
         return product
 
-    def damped(self, damping: float, group: int) -> Damped:
-        """(mean + damping · I) of one group."""
-        matrix = self.total[group] / self.weight
-        matrix.flat[:: self.size + 1] += damping
-        return DenseDamped(matrix)
+    def damped(self, damping: Array) -> Damped:
+        """The mean plus damping [groups] times I."""
+        matrices = self.mean()
+        np.einsum("gii->gi", matrices)[...] += damping[:, None]
+        return _DampedGram(matrices)
 
 
 @dataclass
@@ -88,103 +107,97 @@ class Samples:
     weight: float
 
     @property
-    def groups(self) -> int:
-        """Number of independent blocks."""
-        return int(self.rows.shape[0])
-
-    @property
     def size(self) -> int:
         """d."""
         return int(self.rows.shape[2])
 
     def merge(self, other: Samples, decay: float = 1.0, share: float = 1.0) -> Samples:
         """Rows of both; scaled by the roots of `decay` and `share`, which scales their squares."""
-        rows = np.concatenate([np.sqrt(decay) * self.rows, np.sqrt(share) * other.rows], axis=1)
-        return Samples(rows.astype(self.rows.dtype), decay * self.weight + share * other.weight)
+        parts = [self.rows * np.sqrt(decay, dtype=self.rows.dtype), other.rows * np.sqrt(share, dtype=self.rows.dtype)]
+        return Samples(np.concatenate(parts, axis=1), decay * self.weight + share * other.weight)
 
     def mean(self) -> Array:
-        """mean x xᵀ, [groups, d, d]; only for d that fits."""
+        """Mean of x xᵀ, [groups, d, d]; only for d that fits."""
         rows = self.rows.astype(np.float64)
         return rows.transpose(0, 2, 1) @ rows / self.weight
 
     def diagonal(self) -> Array:
-        """mean x², [groups, d]."""
+        """Mean of x², [groups, d]."""
         return np.einsum("gnd,gnd->gd", self.rows, self.rows, dtype=np.float64) / self.weight
 
-    def times(self, rows: Array, group: int) -> Array:
-        """`rows` [m, d] times the mean, without forming it."""
-        own = self.rows[group].astype(np.float64)
-        product: Array = (rows @ own.T) @ own / self.weight
+    def times(self, rows: Array) -> Array:
+        """`rows` [groups, m, d] times the mean, without forming it."""
+        own = self.rows.astype(np.float64)
+        product: Array = (rows @ own.transpose(0, 2, 1)) @ own
+        product /= self.weight
         return product
 
-    def damped(self, damping: float, group: int) -> Damped:
-        """(mean + damping · I) of one group, by Woodbury."""
-        return WoodburyDamped(self.rows[group].astype(np.float64), self.weight, damping)
+    def damped(self, damping: Array) -> Damped:
+        """The mean plus damping [groups] times I, by Woodbury."""
+        return _DampedSamples(self.rows.astype(np.float64), self.weight, damping)
 
 
-class Damped(Protocol):
-    """A damped factor of one group, ready to be inverted."""
-
-    def inverse_diagonal(self) -> Array: ...
-    def solve(self, rows: Array) -> Array: ...
-
-
-class DenseDamped:
-    """A symmetric positive definite matrix and its Cholesky inverse."""
-
-    def __init__(self, matrix: Array) -> None:
-        try:
-            self._factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-        except scipy.linalg.LinAlgError as error:
-            raise StatisticsError("a factor is not positive definite; raise --damping") from error
-        self._size = len(matrix)
+class _DampedGram:
+    def __init__(self, matrices: Array) -> None:
+        self._factors = [_cholesky(matrix) for matrix in matrices]
 
     def inverse_diagonal(self) -> Array:
-        """[M⁻¹]_jj, [d]."""
-        inverse, _ = scipy.linalg.lapack.dpotri(self._factor[0], lower=1)
-        return np.diag(inverse).copy()
+        inverses = [scipy.linalg.lapack.dpotri(factor, lower=1)[0] for factor in self._factors]
+        return np.stack([np.diag(inverse) for inverse in inverses])
 
     def solve(self, rows: Array) -> Array:
-        """`rows` [m, d] times M⁻¹."""
-        solved: Array = scipy.linalg.cho_solve(self._factor, rows.T, check_finite=False).T
-        return solved
+        return np.stack([_solved(factor, block) for factor, block in zip(self._factors, rows, strict=True)])
 
 
-class WoodburyDamped:
-    """(XᵀX/n + λI) through the smaller matrix nλI + XXᵀ."""
-
-    def __init__(self, rows: Array, weight: float, damping: float) -> None:
-        inner = rows @ rows.T
-        inner.flat[:: len(inner) + 1] += weight * damping
+class _DampedSamples:
+    def __init__(self, rows: Array, weight: float, damping: Array) -> None:
+        inner = rows @ rows.transpose(0, 2, 1)
+        np.einsum("gnn->gn", inner)[...] += weight * damping[:, None]
         self._rows, self._damping = rows, damping
-        self._factor = scipy.linalg.cho_factor(inner, lower=True, check_finite=False)
+        self._factors = [_cholesky(matrix) for matrix in inner]
 
     def inverse_diagonal(self) -> Array:
-        """[M⁻¹]_jj, [d]."""
-        half = scipy.linalg.solve_triangular(self._factor[0], self._rows, lower=True, check_finite=False)
-        diagonal: Array = (1.0 - np.einsum("nd,nd->d", half, half)) / self._damping
+        halves = [
+            scipy.linalg.solve_triangular(factor, rows, lower=True, check_finite=False)
+            for factor, rows in zip(self._factors, self._rows, strict=True)
+        ]
+        squares = np.stack([np.einsum("nd,nd->d", half, half) for half in halves])
+        diagonal: Array = (1.0 - squares) / self._damping[:, None]
         return diagonal
 
     def solve(self, rows: Array) -> Array:
-        """`rows` [m, d] times M⁻¹."""
-        inner = scipy.linalg.cho_solve(self._factor, self._rows @ rows.T, check_finite=False)
-        solved: Array = (rows - inner.T @ self._rows) / self._damping
+        projected = rows @ self._rows.transpose(0, 2, 1)
+        inner = np.stack([_solved(factor, block) for factor, block in zip(self._factors, projected, strict=True)])
+        solved: Array = (rows - inner @ self._rows) / self._damping[:, None, None]
         return solved
 
 
-def damping_pair(activations: Factor, gradients: Factor | None, damping: float, group: int) -> tuple[float, float]:
+def _cholesky(matrix: Array) -> Array:
+    try:
+        factor: Array = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
+    except scipy.linalg.LinAlgError as error:
+        raise StatisticsError("a damped factor is not positive definite; raise --damping") from error
+    return factor
+
+
+def _solved(factor: Array, rows: Array) -> Array:
+    solved: Array = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False).T
+    return solved
+
+
+def damping_pair(activations: Factor, gradients: Factor | None, damping: float) -> tuple[Array, Array]:
     """Factored Tikhonov damping with the trace ratio π (Martens & Grosse 2015, §6.3), relative to the factors.
 
     λ = `damping` · mean eigenvalue of A ⊗ G, split as π√λ for A and √λ/π for G with
-    π² = (tr A / d_A) / (tr G / d_G). Without G (curvature taken as identity) A alone is damped.
+    π² = (tr A / d_A) / (tr G / d_G). Without G (curvature taken as identity) A alone is damped, by all of λ.
 
     Returns:
-        The two numbers to add to the diagonals of A and G of that group; at least 1e-12 of nothing: a factor that
-        is zero throughout gets a tiny positive one, so that it stays invertible.
+        What to add to the diagonals of A and of G, [groups] each. A factor that is zero throughout gets a tiny
+        positive number, so that it stays invertible.
     """
-    mean_a = float(activations.diagonal()[group].mean())
+    tiny = np.finfo(np.float64).tiny ** 0.25
+    mean_a = activations.diagonal().mean(axis=1)
     if gradients is None:
-        return max(damping * mean_a, 1e-300), 0.0
-    mean_g = float(gradients.diagonal()[group].mean())
+        return np.maximum(damping * mean_a, tiny), np.zeros_like(mean_a)
     root = np.sqrt(damping)
-    return max(root * mean_a, 1e-150), max(root * mean_g, 1e-150)
+    return np.maximum(root * mean_a, tiny), np.maximum(root * gradients.diagonal().mean(axis=1), tiny)

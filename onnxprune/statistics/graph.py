@@ -38,7 +38,13 @@ class StatisticsGraph:
 
 
 def build(
-    model: ir.Model, *, loss: Loss, gradients: bool, sampled: Collection[str] = (), labels: bool = False
+    model: ir.Model,
+    *,
+    loss: Loss,
+    gradients: bool,
+    only: Collection[str] | None = None,
+    sampled: Collection[str] = (),
+    labels: bool = False,
 ) -> StatisticsGraph:
     """Emit the statistics graph of a copy of `model`.
 
@@ -46,11 +52,12 @@ def build(
         model: a normalised model.
         loss: the loss whose Fisher is wanted.
         gradients: whether G is wanted; without it no backward pass is emitted.
+        only: names of the layers wanted; all by default.
         sampled: names of layers whose features leave as rows instead of as a gram.
         labels: take true labels from a graph input instead of sampling them.
     """
     source, model = model, model.clone()
-    layers = list(find_layers(model.graph))
+    layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
     op = Emitter(model.graph, "statistics")
     head, blocked, backward = None, dict[str, str](), dict[ir.Value, ir.Value]()
     outputs: dict[str, ir.Value] = {}
@@ -93,7 +100,7 @@ def square(op: Emitter, rows: ir.Value, groups: int, other: ir.Value | None = No
 
 
 def _activations(op: Emitter, layer: Layer, index: int, sampled: bool) -> dict[str, ir.Value]:
-    features = _wide(op, layer, _joined(op, [layer.features(op, use.input) for use in layer.uses]))
+    features = widened(op, layer, _joined(op, [layer.features(op, use.input) for use in layer.uses]))
     made = {
         "rows" if sampled else "gram": op.Identity(features) if sampled else square(op, features, layer.groups),
         "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
@@ -107,13 +114,13 @@ def _activations(op: Emitter, layer: Layer, index: int, sampled: bool) -> dict[s
 def _gradients(
     op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value]
 ) -> dict[str, ir.Value]:
-    responses = _wide(op, layer, _joined(op, [layer.responses(op, backward[use.output]) for use in layer.uses]))
+    responses = widened(op, layer, _joined(op, [layer.responses(op, backward[use.output]) for use in layer.uses]))
     gram = square(op, responses, layer.groups)
     gram.dtype = responses.dtype
     return {f"gradient/{index}": gram}
 
 
-def _wide(op: Emitter, layer: Layer, rows: ir.Value) -> ir.Value:
+def widened(op: Emitter, layer: Layer, rows: ir.Value) -> ir.Value:
     """`rows` in a type that sums of squares fit in: float16 and bfloat16 are widened to float32."""
     if layer.weight.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         rows = op.Cast(rows, to=ir.DataType.FLOAT.value)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.data import Data
 from onnxprune.session import Provider, Session
 
 Array = npt.NDArray[Any]
@@ -59,7 +60,7 @@ class Frontier:
     """
 
     def __init__(
-        self, model: ir.Model, batches: Sequence[dict[str, Array]], provider: Provider, memory: int = 4 << 30
+        self, model: ir.Model, data: Data, provider: Provider, memory: int = 4 << 30
     ) -> None:
         self._model = model
         self._provider = provider
@@ -69,11 +70,11 @@ class Frontier:
         for node in model.graph:
             for value in read_by(node):
                 self._readers.setdefault(value, set()).add(node)
-        self.batches = len(batches)
-        for index, feeds in enumerate(batches):
+        self.batches = 0
+        for batch in data.batches():
             for value in model.graph.inputs:
-                if value.name in feeds:
-                    self._store.put(value, index, feeds[value.name])
+                self._store.put(value, self.batches, batch.feeds[value.name or ""])
+            self.batches += 1
 
     def advance(self, wanted: Sequence[ir.Value]) -> None:
         """Run every batch forward until `wanted` are at hand; forget what nothing ahead reads."""

@@ -1,0 +1,42 @@
+"""onnxprune: smaller neural networks, straight from the ONNX file.
+
+    import onnxprune
+    result = onnxprune.compress("model.onnx", "calibration.npz", ratio=0.04, output="small.onnx")
+
+The package in reading order, from the ground up; each module imports only those before it:
+
+    errors, options, emit      the error tree, what a run was asked for, writing graphs
+    model, normalise           ONNX files in, brought to one form
+    session, data, progress    running graphs, calibration data
+    layers                     every linear node as s = W ā
+    units                      what must be removed together
+    gradient                   ∂L/∂s as ONNX nodes
+    statistics                 means and Kronecker factors
+    solve, refit               least squares over kept weights
+    saliency, allocation       scores, and how many weights each layer keeps
+    plan, budget               decisions, as data
+    passes, sweep              edits
+    prune, evaluate, report    a whole run, its figures
+    pipeline, cli              for callers and for the command line
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxprune.model import load as load
+    from onnxprune.pipeline import Result as Result
+    from onnxprune.pipeline import calibrate as calibrate
+    from onnxprune.pipeline import compress as compress
+
+_HOMES = {"compress": "pipeline", "calibrate": "pipeline", "Result": "pipeline", "load": "model"}
+
+__all__ = ["Result", "calibrate", "compress", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that the command line starts quickly."""
+    from importlib import import_module
+
+    if name in _HOMES:
+        return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

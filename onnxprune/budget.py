@@ -1,0 +1,114 @@
+"""Budget: what `--ratio` means in whole weights, and which layers it is taken from.
+
+The ratio is the share of *all* float parameters of the normalised model that stay non-zero, biases included, as in
+the papers' tables. Biases, norm parameters and left-out layers are never pruned, so what remains for the prunable
+weights is the ratio's count less theirs; a ratio below them is refused with the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.errors import BudgetError, UsageError
+from onnxprune.layers import Layer, Skipped
+from onnxprune.model import parameters
+from onnxprune.options import Options
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`weights` of the prunable `layers` stay, of `total` parameters `target` in all; `least` by layer."""
+
+    layers: tuple[Layer, ...]
+    total: int
+    target: int
+    weights: int
+    least: dict[str, int]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Weights of each prunable layer."""
+        return {layer.name: layer.size for layer in self.layers}
+
+    def at(self, share: float) -> int:
+        """Weights that stay after a geometric share 0…1 of the way from all of them to the budget."""
+        start = sum(self.sizes.values())
+        return max(self.weights, round(start * (self.weights / start) ** share)) if self.weights else 0
+
+
+def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, biases_change: bool) -> Budget:
+    """The budget of `options.ratio` over `layers`.
+
+    Args:
+        model: the normalised dense model.
+        layers: those that may be pruned.
+        options: the ratio and the floors.
+        biases_change: the surgeon writes biases, so that zeros among them may become something else.
+
+    Raises:
+        BudgetError: no layer is left to prune, or what is never pruned exceeds the ratio already.
+    """
+    if not layers:
+        raise BudgetError("no layer is left to prune; `onnxprune inspect` says why for each")
+    everything = parameters(model)
+    total = sum(tensor.size for tensor in everything.values())
+    target = int(options.ratio * total + 1e-9) if options.ratio is not None else total
+    weights = {layer.weight.name for layer in layers}
+    biases = {layer.bias.name for layer in layers if layer.bias is not None} if biases_change else set()
+    fixed = sum(
+        tensor.size if name in biases else int(np.count_nonzero(tensor.numpy()))
+        for name, tensor in everything.items()
+        if name not in weights
+    )
+    least = {layer.name: _floor(layer, options) for layer in layers}
+    if target < fixed + sum(least.values()):
+        floors = f" and {sum(least.values()):,} by --floor" if any(least.values()) else ""
+        raise BudgetError(
+            f"--ratio {options.ratio:g} keeps {target:,} of {total:,} parameters, but {fixed:,} are biases or other "
+            f"parameters that are not pruned{floors}; the smallest possible ratio is "
+            f"{np.ceil(1e6 * (fixed + sum(least.values())) / total) / 1e6:g}"
+        )
+    nonzero = sum(int(np.count_nonzero(layer.read()[0])) for layer in layers)
+    return Budget(tuple(layers), total, target, min(target - fixed, nonzero), least)
+
+
+def select(
+    layers: Sequence[Layer], options: Options, blocked: dict[str, str]
+) -> tuple[list[Layer], list[Skipped]]:
+    """The layers that may be pruned, and the others with the reason.
+
+    Args:
+        layers: all layers.
+        options: `exclude` and `floors` hold shell patterns over layer or weight names.
+        blocked: reasons by layer name, for scores that need a gradient.
+
+    Raises:
+        UsageError: a pattern that names no layer.
+    """
+    for pattern in (*options.exclude, *options.floors):
+        if not any(_matches(layer, pattern) for layer in layers):
+            raise UsageError(f"no layer or weight is named like {pattern!r}; see `onnxprune inspect`")
+    chosen, skipped = [], []
+    for layer in layers:
+        excluded = next((pattern for pattern in options.exclude if _matches(layer, pattern)), None)
+        if excluded is not None:
+            skipped.append(Skipped(layer.name, f"excluded by --exclude {excluded!r}"))
+        elif layer.name in blocked:
+            skipped.append(Skipped(layer.name, blocked[layer.name]))
+        else:
+            chosen.append(layer)
+    return chosen, skipped
+
+
+def _matches(layer: Layer, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (layer.name, layer.weight.name or ""))
+
+
+def _floor(layer: Layer, options: Options) -> int:
+    shares = [share for pattern, share in options.floors.items() if _matches(layer, pattern)]
+    return int(np.ceil(max(shares, default=0.0) * layer.size))

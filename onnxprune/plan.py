@@ -1,0 +1,71 @@
+"""Plan: which weights stay, as data; JSON in and out. Scores make plans, passes apply them, nothing does both."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.errors import UsageError
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Plan:
+    """What to cut from the model with hash `sha256`.
+
+    `kept` holds a mask for each layer by name, [groups, d_out, d_in], True where the weight stays; layers that are
+    not in it stay whole. `importance` is each layer's share of the sum of all saliencies. `options` are the run's.
+    """
+
+    sha256: str
+    options: dict[str, Any]
+    kept: dict[str, Mask]
+    importance: dict[str, float]
+
+    def to_json(self) -> str:
+        """Masks as base64 of their bits, everything else readable."""
+        masks = {
+            name: {"shape": mask.shape, "bits": base64.b64encode(np.packbits(mask)).decode()}
+            for name, mask in self.kept.items()
+        }
+        return json.dumps({"sha256": self.sha256, "options": self.options, "importance": self.importance, "kept": masks})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Inverse of `to_json`.
+
+        Raises:
+            UsageError: not a plan.
+        """
+        try:
+            data = json.loads(text)
+            kept = {name: _unpack(entry) for name, entry in data["kept"].items()}
+            return cls(str(data["sha256"]), dict(data["options"]), kept, dict(data["importance"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"not an onnxprune plan: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan file.
+
+        Raises:
+            UsageError: it cannot be read or is not a plan.
+        """
+        try:
+            return cls.from_json(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the plan {path}: {error}") from error
+
+
+def _unpack(entry: dict[str, Any]) -> Mask:
+    shape = tuple(int(size) for size in entry["shape"])
+    count = int(np.prod(shape))
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(entry["bits"]), dtype=np.uint8), count=count)
+    return bits.astype(bool).reshape(shape)

@@ -1,0 +1,144 @@
+"""Refit: which weights of one layer stay, and what least squares makes of them.
+
+    keep      Wᵢ ← argmin ‖W X − T‖² + λ‖W − W₀‖² over what is kept
+    choose    weights leave in rounds, geometrically; after each round the rest is refitted, so that the next round
+              sees what the kept weights have taken over.   Saliency  w²/[(XXᵀ/n + λI)⁻¹]_jj
+
+Many short rounds matter more than anything else here: ResNet-20 at 12.5 %, 1 round 70.9 %, 4 rounds 82.3 %, 8 rounds
+85.9 % (measured). In between, a few conjugate-gradient steps from the last weights are enough; the last fit is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from onnxprune.solve import conjugate_gradients
+from onnxprune.statistics import Gram, Samples
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+Round = Callable[[Array, Mask], Mask]
+
+ROUNDS = 32  # for the whole way from dense to pruned; steps share them
+_STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
+_STEPS_LAST = 200  # where row-wise Cholesky would be dearer
+_EXACT_FLOPS = 2e11  # row-wise Cholesky up to here: a few seconds
+RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
+
+
+@dataclass
+class Problem:
+    """minimise ½ tr(W A Wᵀ) − tr(W Bᵀ): A = `gram`, B = `cross`; `variance` [groups, d_out] is that of T."""
+
+    gram: Gram | Samples
+    cross: Array
+    mean_x: Array
+    mean_t: Array
+    variance: Array
+
+    def bias(self, weights: Array) -> Array:
+        """t̄ − W x̄, [groups, d_out]."""
+        return self.mean_t - np.einsum("goi,gi->go", weights, self.mean_x)
+
+    def error(self, weights: Array) -> Array:
+        """Mean squared error of each output unit, [groups, d_out]; not below zero."""
+        fitted = np.einsum("goi,goi->go", weights, self.gram.times(weights) - 2 * self.cross)
+        return np.maximum(self.variance + fitted, 0.0)
+
+
+class Refit:
+    """Least squares of one layer at a fixed ridge; `reference` is W₀, the weights the ridge pulls to."""
+
+    def __init__(self, problem: Problem, reference: Array, ridge: float = RIDGE) -> None:
+        self.problem = problem
+        self._reference = reference
+        diagonal = problem.gram.diagonal()
+        self._ridge = np.maximum(ridge * diagonal.mean(axis=1), 1e-12)
+        self._diagonal = (diagonal + self._ridge[:, None])[:, None, :]
+        self._right = problem.cross + self._ridge[:, None, None] * reference
+
+    def saliency(self, weights: Array) -> Array:
+        """w²/[(XXᵀ/n + λI)⁻¹]_jj: what the layer's squared error grows by when w alone leaves."""
+        inverse = self.problem.gram.damped(self._ridge).inverse_diagonal()
+        scores: Array = weights**2 / inverse[:, None, :]
+        return scores
+
+    def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 0.0) -> Array:
+        """A few conjugate-gradient steps from `weights`."""
+        return conjugate_gradients(self._product, self._right, weights, kept, self._diagonal, tolerance, steps)
+
+    def exact(self, weights: Array, kept: Mask) -> Array:
+        """The least-squares weights: row by row with Cholesky, or by conjugate gradients where that is dearer."""
+        counts = kept.sum(axis=2, dtype=np.float64)
+        if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
+            return self.improve(weights, kept, _STEPS_LAST, 1e-8)
+        fitted = np.zeros_like(weights)
+        matrices = self.problem.gram.mean()
+        for group, row in zip(*np.nonzero(counts), strict=True):
+            columns = np.flatnonzero(kept[group, row])
+            matrix = matrices[group][columns[:, None], columns]
+            matrix.flat[:: len(columns) + 1] += self._ridge[group]
+            _, solved, failed = scipy.linalg.lapack.dposv(matrix, self._right[group, row, columns], lower=1)
+            fitted[group, row, columns] = weights[group, row, columns] if failed else solved
+        return fitted
+
+    def _product(self, rows: Array) -> Array:
+        return self.problem.gram.times(rows) + self._ridge[:, None, None] * rows
+
+
+def choose(refit: Refit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> tuple[Mask, Array]:
+    """The mask that remains of `kept` after all rounds, and the weights as they are then."""
+    weights = refit.improve(weights, kept, 4 * _STEPS_BETWEEN)
+    scale = refit.saliency(np.ones_like(weights[:, :1, :]))
+    for leave in rounds:
+        kept = leave(weights**2 * scale, kept)
+        weights = refit.improve(weights, kept, _STEPS_BETWEEN)
+    return kept, weights
+
+
+def geometric(start: int, count: int, rounds: int) -> list[Round]:
+    """Rounds from `start` weights to `count`, each keeping the same share."""
+    goals = [round(start * (max(count, 0.5) / start) ** (done / rounds)) for done in range(1, rounds)]
+    return [partial(largest, count=goal) for goal in (*goals, count)]
+
+
+def patterned(kept: int, of: int, kernel: int) -> list[Round]:
+    """Rounds that end with `kept` weights of every `of` consecutive input channels, one weight less a round."""
+    return [partial(n_of_m, kept=remaining, of=of, kernel=kernel) for remaining in range(of - 1, kept - 1, -1)]
+
+
+def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mask:
+    """N:M sparsity along the input channels, at every kernel position; channels beyond the last whole M stay.
+
+    Args:
+        scores: [groups, d_out, channels · kernel].
+        allowed: mask of the same shape.
+        kept: N.
+        of: M.
+        kernel: kernel positions a channel.
+    """
+    groups, d_out, d_in = scores.shape
+    channels = d_in // kernel
+    whole = channels // of * of
+    shaped = np.where(allowed, scores, -1.0).reshape(groups, d_out, channels, kernel)
+    blocks = shaped[:, :, :whole].reshape(groups, d_out, whole // of, of, kernel)
+    ranks = np.argsort(np.argsort(-blocks, axis=3, kind="stable"), axis=3, kind="stable")
+    mask = np.ones(shaped.shape, dtype=bool)
+    mask[:, :, :whole] = (ranks < kept).reshape(groups, d_out, whole, kernel)
+    return mask.reshape(scores.shape) & allowed
+
+
+def largest(scores: Array, allowed: Mask, count: int) -> Mask:
+    """Mask of exactly `count` highest scores among `allowed` (all of them if there are fewer); ties by position."""
+    flat = np.where(allowed, scores, -np.inf).reshape(-1)
+    count = min(count, int(allowed.sum()))
+    mask = np.zeros(flat.size, dtype=bool)
+    mask[np.argsort(-flat, kind="stable")[:count]] = True
+    return mask.reshape(scores.shape)

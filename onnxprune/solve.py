@@ -1,0 +1,54 @@
+"""Conjugate gradients over a free set: the one iterative solver, used by the joint surgeon and by the sweep.
+
+Least squares restricted to the kept weights has a different matrix for every row; products with the whole matrix,
+masked, serve all rows at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Product = Callable[[Array], Array]
+
+
+def conjugate_gradients(
+    product: Product,
+    right: Array,
+    start: Array,
+    free: Array,
+    diagonal: Array,
+    tolerance: float,
+    iterations: int,
+) -> Array:
+    """Solve product(X) = right over the entries where `free`; X is 0 elsewhere. Jacobi preconditioner.
+
+    Args:
+        product: a symmetric positive definite map on arrays of the shape of `right`.
+        right: the right-hand side.
+        start: first guess; its entries outside `free` are ignored.
+        free: bool, where X may differ from 0.
+        diagonal: the map's diagonal, broadcastable to `right`.
+        tolerance: stop when the preconditioned residual is below this, relative to that of X = 0.
+        iterations: stop after so many.
+    """
+    solution = np.where(free, start, 0.0)
+    residual = np.where(free, right - product(solution), 0.0) if solution.any() else np.where(free, right, 0.0)
+    goal = tolerance**2 * float(np.vdot(np.where(free, right, 0.0), np.where(free, right, 0.0) / diagonal))
+    direction = scaled = residual / diagonal
+    norm = float(np.vdot(residual, scaled))
+    for _ in range(iterations):
+        if norm <= goal:
+            break
+        image = np.where(free, product(direction), 0.0)
+        step = norm / float(np.vdot(direction, image))
+        solution += step * direction
+        residual -= step * image
+        scaled = residual / diagonal
+        before, norm = norm, float(np.vdot(residual, scaled))
+        direction = scaled + (norm / before) * direction
+    return solution

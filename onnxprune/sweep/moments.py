@@ -1,0 +1,144 @@
+"""Moments of a refit: what least squares needs to know of a layer's pruned inputs X and its targets T.
+
+    gram    Σ x xᵀ  or the x themselves (see `factors`)      cross   Σ t xᵀ
+    input   Σ x                                               target  Σ t            square  Σ t²
+
+They are gathered in onnxruntime by one small graph a layer; only sums come back. With a free bias the best bias is
+t̄ − W x̄ for any W, so the fit is one of centred moments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxprune.emit import Emitter
+from onnxprune.layers import Layer, Use
+from onnxprune.refit import Problem
+from onnxprune.session import Provider, Session
+from onnxprune.statistics import Gram, LayerStatistics, Samples
+from onnxprune.statistics.graph import square, widened
+from onnxprune.sweep.targets import Target
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Moments:
+    """Sums over `weight` rows; layouts [groups, …] as in `layers`."""
+
+    gram: Gram | Samples
+    cross: Array
+    input: Array
+    target: Array
+    square: Array
+    weight: float
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of rows."""
+        assert type(self.gram) is type(other.gram)
+        return Moments(
+            self.gram.merge(other.gram),  # type: ignore[arg-type]  # the same form, as asserted
+            self.cross + other.cross,
+            self.input + other.input,
+            self.target + other.target,
+            self.square + other.square,
+            self.weight + other.weight,
+        )
+
+    def problem(self, has_bias: bool) -> Problem:
+        """The least-squares problem, centred where a bias is free to absorb the means."""
+        mean_x = self.input / self.weight * has_bias
+        mean_t = self.target / self.weight * has_bias
+        if isinstance(self.gram, Samples):
+            centred: Gram | Samples = Samples(self.gram.rows - mean_x[:, None, :].astype(self.gram.rows.dtype), self.weight)
+        else:
+            total = self.gram.total - self.weight * mean_x[:, :, None] * mean_x[:, None, :]
+            centred = Gram(total, self.weight)
+        cross = self.cross / self.weight - mean_t[:, :, None] * mean_x[:, None, :]
+        return Problem(centred, cross, mean_x, mean_t, self.square / self.weight - mean_t**2)
+
+
+class MomentsGraph:
+    """The session that turns one batch of a layer's input, dense target and pruned terms into `Moments`."""
+
+    def __init__(
+        self, layer: Layer, use: Use, target: Target, *, sampled: bool, stride: int, opset: int, provider: Provider
+    ) -> None:
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
+        op = Emitter(graph, "moments")
+        current = _input(graph, "target", target.value, layer)
+        for index, (factor, value) in enumerate(target.terms):
+            term = _input(graph, f"term{index}", value, layer)
+            current = op.Sub(current, term) if factor > 0 else op.Add(current, term)
+        if target.sign < 0:
+            current = op.Neg(current)
+        features = _every(op, stride, layer.features(op, _input(graph, "input", use.input, layer)))
+        responses = _every(op, stride, layer.responses(op, current))
+        features, responses = widened(op, layer, features), widened(op, layer, responses)
+        axis = op.ints(2)
+        outputs = {
+            "gram": op.Identity(features) if sampled else square(op, features, layer.groups),
+            "cross": square(op, responses, layer.groups, features),
+            "sum": op.ReduceSum(features, axis, keepdims=0),
+            "target_sum": op.ReduceSum(responses, axis, keepdims=0),
+            "square": op.ReduceSum(op.Mul(responses, responses), axis, keepdims=0),
+        }
+        for name, value in outputs.items():
+            value.name, value.dtype = name, features.dtype
+            graph.outputs.append(value)
+        self._session = Session(ir.Model(graph, ir_version=10), provider)
+        self._sampled, self._stride = sampled, stride
+
+    def run(self, feeds: dict[str, Array]) -> Moments:
+        """Moments of one batch, float64."""
+        out = self._session.run(feeds)
+        rows = out["gram"].shape[2] if self._sampled else self._rows(feeds, out)
+        wide = {name: array.astype(np.float64) for name, array in out.items() if name != "gram"}
+        gram = (
+            Samples(np.ascontiguousarray(out["gram"].transpose(0, 2, 1)), rows)
+            if self._sampled
+            else Gram(out["gram"].astype(np.float64), rows)
+        )
+        return Moments(gram, wide["cross"], wide["sum"], wide["target_sum"], wide["square"], rows)
+
+    def _rows(self, feeds: dict[str, Array], out: dict[str, Array]) -> float:
+        groups, d_out = out["target_sum"].shape
+        return -(-(feeds["target"].size // (groups * d_out)) // self._stride)
+
+
+def _every(op: Emitter, stride: int, rows: ir.Value) -> ir.Value:
+    """Every `stride`-th row: positions of one image say much the same, and a gram costs by the row."""
+    if stride == 1:
+        return rows
+    end = np.iinfo(np.int64).max
+    kept: ir.Value = op.Slice(rows, op.ints(0), op.ints(end), op.ints(2), op.ints(stride))
+    return kept
+
+
+def moments_of_all_uses(layer: Layer, statistics: LayerStatistics) -> Moments:
+    """Moments of a shared weight in the dense network, where T = W X + b at every use."""
+    weights, bias = layer.read()
+    bias = np.zeros(weights.shape[:2]) if bias is None else bias
+    factor, rows = statistics.activations, statistics.activations.weight
+    if isinstance(factor, Samples):
+        gram: Gram | Samples = Samples(factor.rows[:, :, :-1], rows)
+    else:
+        gram = Gram(factor.mean()[:, :-1, :-1] * rows, rows)
+    total = statistics.mean() * rows
+    product = gram.times(weights) * rows
+    projected = np.einsum("goi,gi->go", weights, total)
+    cross = product + bias[:, :, None] * total[:, None, :]
+    square = np.einsum("goi,goi->go", weights, product) + 2 * bias * projected + rows * bias**2
+    return Moments(gram, cross, total, projected + rows * bias, square, rows)
+
+
+def _input(graph: ir.Graph, name: str, like: ir.Value, layer: Layer) -> ir.Value:
+    shape = None if like.shape is None else [None] * len(like.shape)
+    value = ir.val(name, dtype=like.dtype or layer.weight.dtype, shape=shape)
+    graph.inputs.append(value)
+    return value

@@ -1,0 +1,45 @@
+"""The ridge λ of a refit: where samples are few for the width, chosen on held-back rows.
+
+With 1,000 images and 785 columns plain least squares fits noise; the residual on rows that were not fitted says how
+much to trust them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxprune.refit import RIDGE, Problem, Refit
+from onnxprune.sweep.moments import Moments
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+_RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1)
+_FEW_ROWS = 20  # below so many rows a column, λ is chosen on held-back rows
+_STEPS = 100
+
+
+def ridge(fit: Moments, held: Moments | None, reference: Array, kept: Mask, has_bias: bool) -> float:
+    """The relative ridge with the least error on held-back rows; the smallest where rows are plenty."""
+    if held is None or fit.weight > _FEW_ROWS * reference.shape[2]:
+        return RIDGE
+    training = fit.problem(has_bias)
+    errors = []
+    for candidate in _RIDGES:
+        refit = Refit(training, reference, candidate)
+        weights = refit.improve(np.where(kept, reference, 0.0), kept, _STEPS, 1e-4)
+        errors.append(_held_error(held, training, weights, has_bias))
+    return _RIDGES[int(np.argmin(errors))]
+
+
+def _held_error(held: Moments, training: Problem, weights: Array, has_bias: bool) -> float:
+    """Squared error on the held-back rows with the bias fitted on the others."""
+    raw = held.problem(False)
+    bias = training.bias(weights) if has_bias else np.zeros_like(training.mean_t)
+    mean_x, mean_t = held.input / held.weight, held.target / held.weight
+    shifted = bias**2 - 2 * bias * mean_t + 2 * bias * np.einsum("goi,gi->go", weights, mean_x)
+    fitted = np.einsum("goi,goi->go", weights, raw.gram.times(weights) - 2 * raw.cross)
+    return float((raw.variance + fitted + shifted).sum())
