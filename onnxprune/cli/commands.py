@@ -50,7 +50,7 @@ def compress(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Prune MODEL to a share of its weights and write it, smaller, as an ONNX file."""
+    """Prune MODEL to a share of its parameters and write it, smaller, as an ONNX file."""
     given = parameters.given(options)
     resolve(**given)  # wrong options are said before any work
     output = output or model.with_name(f"{model.stem}.pruned.onnx")
@@ -96,12 +96,13 @@ def calibrate(
 
     from onnxprune import pipeline
     from onnxprune.report import console
+    from onnxprune.report.calibration import summarise
 
     if source is None:
         console.warn(_DATA_FREE)
     given = parameters.given(options)
-    summary = pipeline.calibrate(model, source, output=output, progress=_progress(quiet), **given)
-    _finish(summary, None if quiet else click.echo, json)
+    statistics = pipeline.calibrate(model, source, output=output, progress=_progress(quiet), **given)
+    _finish(summarise(statistics, model, output), None if quiet else console.print_calibration, json)
 
 
 @main.command()

@@ -38,7 +38,7 @@ def floor(text: str) -> tuple[str, float]:
 
 # Help of every field of Options; names, choices and defaults come from Options itself.
 _HELP = {
-    "ratio": "Share of the prunable weights to keep: 0.04 or 4%; this or --pattern is needed.",
+    "ratio": "Share of all parameters to keep: 0.04 or 4%; this or --pattern is needed.",
     "recipe": "Named set of options; options given beside it win.",
     "saliency": "What a weight is worth.",
     "normalise": "Divide importances by their layer's sum, as the MLPrune paper does.",

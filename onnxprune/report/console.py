@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from onnxprune.evaluate import Metrics
-from onnxprune.report.schema import CompressionReport, Inspection, Skipped
+from onnxprune.report.schema import Calibration, CompressionReport, Inspection, Skipped
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
@@ -64,7 +64,7 @@ def print_compression(report: CompressionReport) -> None:
     _table(("layer", "op", "shape", "kept", *(["importance cut"] * importance)), rows, left=2)
     _skipped("left alone", report.skipped)
     totals = [
-        ("prunable weights kept", "100 %", _percent(report.kept_ratio)),
+        ("parameters kept", "100 %", _percent(report.kept_ratio)),
         ("parameters", f"{report.params_before:,}", f"{report.params_after:,}"),
         ("nonzero parameters", "", f"{report.nonzero_after:,}"),
         ("MACs per sample", _count(report.macs_before), _count(report.macs_after)),
@@ -87,6 +87,15 @@ def print_compression(report: CompressionReport) -> None:
         )
     if report.output is not None:
         out.print(f"written: {report.output}", soft_wrap=True)
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """The layers that statistics were gathered of."""
+    rows = [(row.name, row.blocked or "", f"{row.positions:,.6g}") for row in calibration.layers]
+    _table(("layer", "no gradient, because", "positions"), rows, left=2)
+    out = _console()
+    out.print(f"{calibration.samples:,} samples, loss {calibration.loss}, average {calibration.average}")
+    out.print(f"written: {calibration.output}", soft_wrap=True)
 
 
 def print_inspection(inspection: Inspection) -> None:

@@ -48,9 +48,9 @@ class Skipped(Record):
 class CompressionReport(Record):
     """Everything worth saying about one compression.
 
-    `kept_ratio` is nonzero weights after / weights before, over the prunable layers; `params_*` count the
-    elements of all floating-point initializers, `nonzero_after` those that are not zero; `macs_*` are
-    multiply-accumulates of one sample (None where shapes are unknown) and do not count zeros as savings.
+    `params_*` count the elements of all floating-point initializers, `nonzero_after` those that are not zero,
+    and `kept_ratio` is nonzero_after / params_before; `macs_*` are multiply-accumulates of one sample (None
+    where shapes are unknown) and do not count zeros as savings.
     """
 
     model: str
@@ -79,6 +79,26 @@ class CompressionReport(Record):
     def seconds_total(self) -> float:
         """Wall time of all stages together."""
         return sum(self.seconds.values())
+
+
+class CalibratedLayer(Record):
+    """Statistics of one layer: T `positions` a sample; why no gradient reaches it, None where one does."""
+
+    name: str
+    positions: float
+    blocked: str | None = None
+
+
+class Calibration(Record):
+    """What `calibrate` gathered and where it lies."""
+
+    model: str
+    output: str
+    samples: int
+    loss: str
+    average: str
+    seed: int
+    layers: tuple[CalibratedLayer, ...]
 
 
 class InspectedLayer(Record):
