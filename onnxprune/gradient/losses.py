@@ -77,7 +77,7 @@ class LossHead:
 
 @dataclass(frozen=True)
 class _Head:
-    """The distribution behind `output`, a function of `value`; `axis` has a categorical's classes."""
+    """The distribution behind `output`, a function of `value`; a categorical has its classes along `axis`."""
 
     value: ir.Value
     family: Literal["categorical", "bernoulli", "gaussian"]
@@ -91,8 +91,8 @@ def attach_loss(model: ir.Model, op: Emitter, loss: Loss = "auto", labels: bool 
     Args:
         model: changed in place: nodes, and inputs for noise and labels.
         op: an emitter on the graph of `model`.
-        loss: "auto" takes cross-entropy where an output ends in Softmax or LogSoftmax, or where the only float
-            output is 2-D with at least two columns; gaussian for any other output.
+        loss: "auto" takes cross-entropy where an output ends in Softmax or LogSoftmax, or where the only
+            float output is 2-D with at least two columns; gaussian for any other output.
         labels: take true labels from an input instead of sampling them.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import onnx
 import onnx_ir as ir
 import torch
 import torch.nn.functional as F
-from scipy.special import erf
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from scipy.special import erf
 
 from onnxprune.emit import Emitter
 from onnxprune.gradient import Gradients, backpropagate
@@ -26,18 +27,18 @@ def in_dtype(array: Array, dtype: Any) -> Array:
 
 
 def forward_model(
-    op_type: str, case: Case, dtype: Any, symbolic: bool
+    op_type: str, case: Case, dtype: Any, symbolic: bool, late: Collection[int] = ()
 ) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """The one-op model and its feeds; what is not differentiated is an initializer."""
+    """The one-op model and its feeds; what is not differentiated is an initializer, or in `late` an input."""
     names: list[str] = []
     inputs, feeds, constants = [], {}, []
     for index, given in enumerate(case.inputs):
-        name = "" if given is None else f"x{index}"
+        name = "" if given is None else f"late{index}" if index in late else f"x{index}"
         names.append(name)
         if given is None:
             continue
         array = in_dtype(np.asarray(given.array if isinstance(given, Fixed) else given), dtype)
-        if isinstance(given, Fixed) or array.dtype.kind != "f":
+        if index not in late and (isinstance(given, Fixed) or array.dtype.kind != "f"):
             constants.append(numpy_helper.from_array(array, name))
             continue
         feeds[name] = array
@@ -61,7 +62,7 @@ def forward_model(
 
 
 def backward_model(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Gradients]:
-    """`model` with an input seed<i> for every float output y<i>, and an output grad_<x> for every float input."""
+    """`model` with an input seed<i> for every float output y<i>, an output grad_<x> for every float input."""
     whole = ir.from_proto(model)
     graph = whole.graph
     seeds = {}

@@ -105,7 +105,7 @@ def test_a_broadcast_operand_is_summed_back(
     found = net.run(a=x, b=w, seed=g)
     assert found["grad_a"].shape == a
     assert found["grad_b"].shape == b
-    # ⟨g, x·w⟩ is linear in each operand, so each gradient times its operand gives it back; float32 sums of 24 terms
+    # ⟨g, x·w⟩ is linear in each operand: gradient times operand gives it back; float32 sums of 24 terms
     for name, operand in (("a", x), ("b", w)):
         assert np.sum(found[f"grad_{name}"] * operand) == pytest.approx(np.sum(g * x * w), rel=1e-5)
     for index in np.ndindex(b):

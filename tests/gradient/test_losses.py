@@ -1,4 +1,4 @@
-"""Losses: what is recognised, that samples follow the model's distribution, and that seeds are the gradient."""
+"""Losses: what is recognised, that samples follow the model's distribution, that seeds are its gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Step = tuple[str, dict[str, object], tuple[int | str, ...]]
 
 
 def chain(*steps: Step, shape: tuple[int | str, ...] = ("n", 4), type: ir.TensorType = FLOAT) -> ir.Model:
-    """z → the steps, one after another; a step is an op, its attributes, and the shape it gives."""
+    """From z through the steps in turn; a step is an op, its attributes, and the shape it gives."""
     value = ir.Value(name="z", shape=ir.Shape(shape), type=type)
     graph = ir.Graph([value], [], nodes=[], opset_imports={"": 18}, name="g")
     op = Emitter(graph, "net")
@@ -141,7 +141,7 @@ def test_noise_is_an_input_and_the_same_noise_gives_the_same_seed() -> None:
     assert not np.array_equal(runs[0], runs[2])
 
 
-def two_outputs(first: str, second: str) -> ir.Model:
+def two_outputs(second: str) -> ir.Model:
     """softmax(z) under the name "p", and z, tanh(z) or an integer of z."""
     model = chain(("Softmax", {}, ("n", 4)))
     op = Emitter(model.graph, "second")
@@ -161,12 +161,12 @@ def two_outputs(first: str, second: str) -> ir.Model:
 )
 def test_two_outputs(second: str, kind: str, families: int) -> None:
     """Logits beside their softmax count once, integers not at all, anything else is a Gaussian."""
-    head, _ = seeded(two_outputs("Softmax", second))
+    head, _ = seeded(two_outputs(second))
     assert (head.kind, len(head.seeds)) == (kind, families)
 
 
 def test_what_takes_no_part_is_said() -> None:
-    model = two_outputs("Softmax", "Tanh")
+    model = two_outputs("Tanh")
     head, _ = seeded(model, "cross-entropy")
     assert len(head.seeds) == 1
     assert "not in the loss: 'second/Tanh" in head.description

@@ -1,4 +1,4 @@
-"""The whole chain on trained models: every layer has a gradient that agrees with differences, or says why not."""
+"""The whole chain on trained models: each layer has a gradient that agrees with differences, or a reason."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def evaluator(model: ir.Model, double: bool) -> Callable[[dict[str, Array]], dic
 
 
 def nudged(model: ir.Model, names: list[str], watched: list[str]) -> ir.Model:
-    """A copy with an input nudge/<name> that is added to each of the values `names`; its outputs are `watched`."""
+    """A copy with an input nudge/<name> added to each of the values `names`; its outputs are `watched`."""
     copy = model.clone()
     graph = copy.graph
     values = {v.name: v for node in graph for v in node.outputs}

@@ -18,6 +18,8 @@ from .cases import CASES, Array, Case, Fixed
 Run = Callable[[onnx.ModelProto, dict[str, Array]], dict[str, Array]]
 ROWS = [pytest.param(op, case, id=f"{op}-{n}") for op, rows in CASES.items() for n, case in enumerate(rows)]
 
+WITH_TORCH = [entry for entry in ROWS if entry.values[1].torch is not None]
+
 # The backward graph runs in float64 in onnxruntime, or where that has no double kernel in onnx.reference.
 EXACT = 1e-9
 # A float32 sum of a few hundred terms, against float64.
@@ -69,11 +71,9 @@ def close(found: dict[str, Array], right: dict[str, Array], tolerance: float) ->
         assert np.abs(got - want).max(initial=0) <= tolerance * max(1.0, np.abs(want).max(initial=0)), name
 
 
-@pytest.mark.parametrize(("op", "case"), ROWS)
+@pytest.mark.parametrize(("op", "case"), [r for r in WITH_TORCH if not r.values[1].single])
 def test_rule_in_double(op: str, case: Case) -> None:
     """In onnxruntime, or in onnx.reference where that has no double kernel of an op in the graph."""
-    if case.torch is None or case.single:
-        pytest.skip("no torch function" if case.torch is None else "float32 only")
     model, feeds = forward_model(op, case, np.float64, False)
     backward, gradients = backward_model(model)
     assert not gradients.blocked
@@ -87,15 +87,40 @@ def test_rule_in_double(op: str, case: Case) -> None:
 
 
 @pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
-@pytest.mark.parametrize(("op", "case"), ROWS)
+@pytest.mark.parametrize(("op", "case"), WITH_TORCH)
 def test_rule_in_onnxruntime(op: str, case: Case, symbolic: bool) -> None:
-    if case.torch is None:
-        pytest.skip("no torch function")
     model, feeds = forward_model(op, case, np.float32, symbolic)
     backward, gradients = backward_model(model)
     assert not gradients.blocked
     given = in_single(seeds(run_onnxruntime(model, feeds)))
     close(run_onnxruntime(backward, feeds | given), by_torch(case, given), SINGLE)
+
+
+# Inputs that a model may compute at run time: shapes, axes, bounds, indices, scales.
+LATE = {
+    **dict.fromkeys(("CumSum", "Expand", "Gather", "GatherElements", "GatherND", "Reshape", "Split"), (1,)),
+    **dict.fromkeys(("ScatterElements", "ScatterND", "Squeeze", "Tile", "TopK", "Trilu", "Unsqueeze"), (1,)),
+    **dict.fromkeys((op for op in CASES if op.startswith("Reduce")), (1,)),
+    "Clip": (1, 2),
+    "Pad": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (1, 2),
+    "Where": (0,),
+}
+
+
+@pytest.mark.parametrize(("op", "case"), [r for r in ROWS if r.values[0] in LATE])
+def test_rule_with_run_time_arguments(op: str, case: Case) -> None:
+    late = [n for n in LATE[op] if n < len(case.inputs) and f"x{n}" not in differentiated(case)]
+    model, feeds = forward_model(op, case, np.float32, False, late)
+    backward, gradients = backward_model(model)
+    assert not gradients.blocked
+    given = in_single(seeds(run_onnxruntime(model, feeds)))
+    found = run_onnxruntime(backward, feeds | given)
+    # the row with constants is checked against torch and differences above
+    constant, feeds = forward_model(op, case, np.float32, False)
+    right = run_onnxruntime(backward_model(constant)[0], feeds | given)
+    close(found, {name: g for name, g in right.items() if name.startswith("grad_")}, SINGLE)
 
 
 def slopes(
@@ -146,7 +171,7 @@ def test_finite_differences(op: str, case: Case, request: pytest.FixtureRequest)
 @pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
 @pytest.mark.parametrize("case", [pytest.param(c, id=str(n)) for n, c in enumerate(CASES["Resize"])])
 def test_resize_is_the_adjoint_of_what_onnxruntime_does(case: Case, symbolic: bool) -> None:
-    """onnx.reference places some samples elsewhere; Resize is linear, so a difference with a step of 1 is exact."""
+    """onnx.reference places some samples elsewhere. Resize is linear: a difference with step 1 is exact."""
     model, feeds = forward_model("Resize", case, np.float32, symbolic)
     measured, found = slopes(run_onnxruntime, model, backward_model(model)[0], feeds, 1.0)
     assert found == pytest.approx(measured, rel=1e-4, abs=1e-4)  # float32 sums of 300 terms, some cancelling

@@ -8,10 +8,10 @@ run with symbolic sizes, in the dtype of the values. It may assume
   one at least is there;
 * that what is emitted and not used is removed: a rule gives the gradient of every input, wanted or not.
 
-It returns one entry an input (and may go on for inputs left out), of the input's shape and dtype; `Wide` where the input was broadcast, which
-the driver sums back; None for an input that carries no gradient by definition (indices, shapes, conditions,
-the scales of a Resize). A form without a rule raises `NoRule`, which blocks the node's inputs. An op that is
-neither in `VJP` nor in `NO_GRADIENT` is unsupported.
+It returns one entry an input (and may go on for inputs left out), of the input's shape and dtype; `Wide`
+where the input was broadcast, which the driver sums back; None for an input that carries no gradient by
+definition (indices, shapes, conditions, the scales of a Resize). A form without a rule raises `NoRule`, which
+blocks the node's inputs. An op that is neither in `VJP` nor in `NO_GRADIENT` is unsupported.
 
 Read in this order: common, elementwise, shape, reduction, normalisation, window, linear, pooling, einsum,
 resize.

@@ -73,7 +73,7 @@ def _batch_normalization(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | 
     if node.attributes.get_int("training_mode", 0):
         raise NoRule("training mode")
     g, x = only(grads), operand(node)
-    scale, bias, mean, variance = vectors = [operand(node, i) for i in range(1, 5)]
+    scale, _bias, mean, variance = vectors = [operand(node, i) for i in range(1, 5)]
     epsilon = op.scalar(node.attributes.get_float("epsilon", 1e-5), x)
     inverse = op.Reciprocal(op.Sqrt(op.Add(_per_channel(op, variance, x), epsilon)))
     unit = op.Mul(op.Sub(x, _per_channel(op, mean, x)), inverse)

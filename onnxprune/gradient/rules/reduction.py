@@ -84,7 +84,7 @@ def _reduce(local: Local) -> Rule:
         g, x, axes = only(grads), operand(node), given(node, 1)
         if axes is not None and integers(axes) == []:
             axes = None
-        if axes is None and node.attributes.get_int("noop_with_empty_axes", 0):
+        if axes is None and node.attributes.get_int("noop_with_empty_axes", 0) == 1:
             if node.op_type not in _IDENTITY_WITHOUT_AXES:
                 raise NoRule("noop_with_empty_axes")
             return [g, None]
