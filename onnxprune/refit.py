@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -63,22 +63,31 @@ class Refit:
         self._ridge = np.maximum(ridge * diagonal.mean(axis=1), 1e-12)
         self._diagonal = (diagonal + self._ridge[:, None])[:, None, :]
         self._right = problem.cross + self._ridge[:, None, None] * reference
+        self._single = problem.gram.single()
+        self._single_ridge = self._ridge[:, None, None].astype(np.float32)
 
     def saliency(self, weights: Array) -> Array:
         """w²/[(XXᵀ/n + λI)⁻¹]_jj: what the layer's squared error grows by when w alone leaves."""
-        inverse = self.problem.gram.damped(self._ridge).inverse_diagonal()
-        scores: Array = weights**2 / inverse[:, None, :]
+        scores: Array = weights**2 / self._inverse_diagonal[:, None, :]
         return scores
 
-    def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 0.0) -> Array:
-        """A few conjugate-gradient steps from `weights`."""
-        return conjugate_gradients(self._product, self._right, weights, kept, self._diagonal, tolerance, steps)
+    @cached_property
+    def _inverse_diagonal(self) -> Array:
+        return self.problem.gram.damped(self._ridge).inverse_diagonal()
+
+    def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 1e-3) -> Array:
+        """A few conjugate-gradient steps from `weights`, in float32: they only have to point the right way."""
+        right, diagonal = self._right.astype(np.float32), self._diagonal.astype(np.float32)
+        start = weights.astype(np.float32)
+        return conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps).astype(np.float64)
 
     def exact(self, weights: Array, kept: Mask) -> Array:
         """The least-squares weights: row by row with Cholesky, or by conjugate gradients where that is dearer."""
         counts = kept.sum(axis=2, dtype=np.float64)
         if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
-            return self.improve(weights, kept, _STEPS_LAST, 1e-8)
+            return conjugate_gradients(
+                self._exact_product, self._right, weights, kept, self._diagonal, 1e-8, _STEPS_LAST
+            )
         fitted = np.zeros_like(weights)
         matrices = self.problem.gram.mean()
         for group, row in zip(*np.nonzero(counts), strict=True):
@@ -89,16 +98,20 @@ class Refit:
             fitted[group, row, columns] = weights[group, row, columns] if failed else solved
         return fitted
 
-    def _product(self, rows: Array) -> Array:
+    def _exact_product(self, rows: Array) -> Array:
         return self.problem.gram.times(rows) + self._ridge[:, None, None] * rows
+
+    def _product(self, rows: Array) -> Array:
+        product: Array = self._single.times(rows)
+        product += self._single_ridge * rows
+        return product
 
 
 def choose(refit: Refit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> tuple[Mask, Array]:
     """The mask that remains of `kept` after all rounds, and the weights as they are then."""
     weights = refit.improve(weights, kept, 4 * _STEPS_BETWEEN)
-    scale = refit.saliency(np.ones_like(weights[:, :1, :]))
     for leave in rounds:
-        kept = leave(weights**2 * scale, kept)
+        kept = leave(refit.saliency(weights), kept)
         weights = refit.improve(weights, kept, _STEPS_BETWEEN)
     return kept, weights
 

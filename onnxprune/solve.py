@@ -36,19 +36,25 @@ def conjugate_gradients(
         tolerance: stop when the preconditioned residual is below this, relative to that of X = 0.
         iterations: stop after so many.
     """
-    solution = np.where(free, start, 0.0)
-    residual = np.where(free, right - product(solution), 0.0) if solution.any() else np.where(free, right, 0.0)
-    goal = tolerance**2 * float(np.vdot(np.where(free, right, 0.0), np.where(free, right, 0.0) / diagonal))
-    direction = scaled = residual / diagonal
-    norm = float(np.vdot(residual, scaled))
+    mask = free.astype(right.dtype)
+    scale = mask / diagonal
+    solution = start * mask
+    right = right * mask
+    residual = right - mask * product(solution) if solution.any() else right.copy()
+    goal = tolerance**2 * float(np.vdot(right, right * scale))
+    direction = residual * scale
+    norm = float(np.vdot(residual, direction))
     for _ in range(iterations):
-        if norm <= goal:
+        if norm <= goal or norm <= np.finfo(right.dtype).tiny:
             break
-        image = np.where(free, product(direction), 0.0)
-        step = norm / float(np.vdot(direction, image))
+        image = product(direction)
+        image *= mask
+        step = right.dtype.type(norm / float(np.vdot(direction, image)))
         solution += step * direction
-        residual -= step * image
-        scaled = residual / diagonal
-        before, norm = norm, float(np.vdot(residual, scaled))
-        direction = scaled + (norm / before) * direction
+        image *= step
+        residual -= image
+        np.multiply(residual, scale, out=image)
+        before, norm = norm, float(np.vdot(residual, image))
+        direction *= right.dtype.type(norm / before)
+        direction += image
     return solution

@@ -46,8 +46,9 @@ class LayerStatistics:
     def mean(self) -> Array:
         """Mean of a, [groups, d_in]: A's last column."""
         if isinstance(self.activations, Samples):
-            total: Array = self.activations.rows[:, :, :-1].sum(axis=1, dtype=np.float64) / self.activations.weight
-            return total
+            rows = self.activations.rows  # the last column is the 1 of ā, scaled as its row is in an average
+            total: Array = np.einsum("gnd,gn->gd", rows[:, :, :-1], rows[:, :, -1], dtype=np.float64)
+            return total / self.activations.weight
         assert isinstance(self.activations, Gram)
         return cast(Array, self.activations.total[:, :-1, -1] / self.activations.weight)
 
@@ -55,15 +56,19 @@ class LayerStatistics:
         """decay · self + share · other; rows and samples are counted, not averaged.
 
         Raises:
-            StatisticsError: one has gradients and the other has none, or sizes or forms differ.
+            StatisticsError: one has gradients and the other has none, or sizes differ.
         """
-        same = type(self.activations) is type(other.activations) and self.activations.size == other.activations.size
-        if not same or (self.gradients is None) != (other.gradients is None):
+        if self.activations.size != other.activations.size or (self.gradients is None) != (other.gradients is None):
             raise StatisticsError("layer statistics of different form cannot be merged")
         gradients = None
         if self.gradients is not None and other.gradients is not None:
             gradients = self.gradients.merge(other.gradients, decay, share)
-        activations = self.activations.merge(other.activations, decay, share)  # type: ignore[arg-type]  # same form
+        mine, theirs = self.activations, other.activations
+        activations: Factor
+        if isinstance(mine, Samples) and isinstance(theirs, Samples):
+            activations = mine.merge(theirs, decay, share)
+        else:  # a short shard or batch kept its rows where the others had enough of them for a gram
+            activations = _summed(mine).merge(_summed(theirs), decay, share)
         return LayerStatistics(activations, gradients, self.rows + other.rows, self.samples + other.samples)
 
     def scaled(self) -> LayerStatistics:
@@ -158,7 +163,8 @@ def save(statistics: Statistics, path: Path) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         raise OutputError(f"cannot write statistics to {path}: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def load(path: Path) -> Statistics:
@@ -189,6 +195,10 @@ def _read(file: Any, index: int, entry: dict[str, Any]) -> LayerStatistics:
     activations: Factor = Samples(array, weight) if entry["form"] == "samples" else Gram(array, weight)
     gradients = Gram(file.get_tensor(f"{index}.G"), weight) if f"{index}.G" in file.keys() else None  # noqa: SIM118
     return LayerStatistics(activations, gradients, float(entry["rows"]), float(entry["samples"]))
+
+
+def _summed(factor: Factor) -> Gram:
+    return factor if isinstance(factor, Gram) else Gram(factor.mean() * factor.weight, factor.weight)
 
 
 def _array(factor: Factor) -> Array:
