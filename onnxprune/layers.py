@@ -170,9 +170,8 @@ def find_layers(graph: ir.Graph) -> Layers:
 
 
 def _layer(weight: ir.Value, uses: tuple[Use, ...], biases: set[ir.Value | None]) -> Layer | str:
-    shapes = {_KINDS[use.node.op_type].dimensions(use.node, weight) for use in uses}
-    if len(shapes) > 1 or len({use.node.op_type for use in uses}) > 1:
-        return f"weight {weight.name} is used in {len(uses)} places that read it on different axes"
+    if len({_reading(use.node) for use in uses}) > 1:
+        return f"weight {weight.name} is used in {len(uses)} places that read it on different axes or with other strides"
     foreign = [user.name or user.op_type for user, _ in weight.uses() if user not in {use.node for use in uses}]
     if foreign or weight.is_graph_output():
         return f"weight {weight.name} is also read by {', '.join(foreign) or 'a graph output'}"
@@ -181,8 +180,14 @@ def _layer(weight: ir.Value, uses: tuple[Use, ...], biases: set[ir.Value | None]
     bias = biases.pop()
     if bias is not None and len(list(bias.uses())) > len(uses):
         return f"its bias {bias.name} is shared with other nodes"
-    groups, d_out, d_in = shapes.pop()
+    groups, d_out, d_in = _KINDS[uses[0].node.op_type].dimensions(uses[0].node, weight)
     return Layer(uses[0].node.name or weight.name or "", weight, bias, uses, groups, d_out, d_in)
+
+
+def _reading(node: ir.Node) -> tuple[Any, ...]:
+    """All that decides what `node` makes of its weight."""
+    attributes = sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
+    return node.op_type, _KINDS[node.op_type].input(node), *attributes
 
 
 def _use(node: ir.Node) -> tuple[Use, ir.Value | None]:
@@ -228,7 +233,7 @@ def _array(value: ir.Value) -> Array:
 
 def _replace(value: ir.Value, array: Array) -> None:
     dtype = _array(value).dtype
-    value.const_value = ir.tensor(np.ascontiguousarray(array, dtype=dtype), name=value.name)
+    value.const_value = ir.tensor(np.asarray(array, dtype=dtype, order="C"), name=value.name)
 
 
 def _number(node: ir.Node, name: str, default: float = 1.0) -> float:
@@ -277,9 +282,11 @@ def _gemm_weight(node: ir.Node) -> ir.Value | str | None:
     if node.attributes.get_int("transA", 0):
         return "Gemm with transA: rows are not samples"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if _number(node, "alpha") == 0 or (bias is not None and _number(node, "beta") == 0):
+        return "Gemm that multiplies its weight or bias by zero"
     if bias is not None:
         columns = _gemm_shape(node, weight)[0]
-        if not _is_constant(bias) or _array(bias).size != columns:
+        if not _is_constant(bias) or _array(bias).size != columns or _shape(bias)[-1:] not in ((), (columns,)):
             return "its bias is no constant vector over the output units"
     return weight
 
@@ -411,6 +418,14 @@ def _row_positions(use: Use) -> int | None:
     return _static(use.output, slice(1, -1))
 
 
+def _matmul_positions(use: Use) -> int | None:
+    """Behind a weight on the left, positions are columns: the last axis and those between batch and features."""
+    if _matmul_input(use.node) == 0:
+        return _row_positions(use)
+    between, columns = _static(use.output, slice(1, -2)), _static(use.output, slice(-1, None))
+    return None if between is None or columns is None else between * columns
+
+
 def _static(value: ir.Value, axes: slice) -> int | None:
     sizes = list(value.shape)[axes] if value.shape is not None else [None]
     known = [size for size in sizes if isinstance(size, int)]
@@ -456,6 +471,6 @@ _KINDS: dict[str, _Kind] = {
         tensor=_matmul_tensor,
         features=lambda layer, op, value: _matmul_side(op, value, layer.uses[0].node, layer.d_in),
         responses=lambda layer, op, value: _matmul_side(op, value, layer.uses[0].node, layer.d_out),
-        positions=_row_positions,
+        positions=_matmul_positions,
     ),
 }
