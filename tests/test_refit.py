@@ -1,0 +1,221 @@
+"""Refit: exact least squares against brute force, exact counts, valid patterns."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune import refit as module
+from onnxprune.refit import Problem, Refit, choose, geometric, largest, n_of_m, patterned
+from onnxprune.statistics import Gram, Samples
+from onnxprune.sweep.moments import Moments
+
+
+def layer(seed=0, groups=2, d_out=4, d_in=6, rows=50, form=Gram):
+    """Inputs x [groups, rows, d_in], targets t [groups, rows, d_out], and their moments."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((groups, rows, d_in)) @ rng.standard_normal((groups, d_in, d_in)) + 1
+    t = x @ rng.standard_normal((groups, d_in, d_out)) + rng.standard_normal((groups, rows, d_out)) + 2
+    gram = Gram(x.transpose(0, 2, 1) @ x, rows) if form is Gram else Samples(x, rows)
+    cross = t.transpose(0, 2, 1) @ x
+    return x, t, Moments(gram, cross, x.sum(1), t.sum(1), (t**2).sum(1), rows)
+
+
+def brute_force(x, t, kept, reference, ridge, has_bias):
+    """Row by row numpy.linalg.lstsq on the rows themselves: a free column of ones, √(nλ) rows for the ridge."""
+    groups, n, d_in = x.shape
+    weights, biases = np.zeros(kept.shape), np.zeros(kept.shape[:2])
+    for g, r in np.ndindex(kept.shape[:2]):
+        columns = np.flatnonzero(kept[g, r])
+        centre = x[g].mean(0) if has_bias else np.zeros(d_in)
+        root = np.sqrt(n * ridge * ((x[g] - centre) ** 2).mean())  # λ is relative to the mean diagonal
+        design = np.zeros((n + len(columns), len(columns) + has_bias))
+        design[:n, : len(columns)] = x[g][:, columns]
+        design[:n, len(columns) :] = 1
+        design[n:, : len(columns)] = root * np.eye(len(columns))
+        wanted = np.concatenate([t[g, :, r], root * reference[g, r, columns]])
+        solution = np.linalg.lstsq(design, wanted)[0]
+        weights[g, r, columns] = solution[: len(columns)]
+        biases[g, r] = solution[-1] if has_bias else 0
+    return weights, biases
+
+
+@pytest.mark.parametrize("form", [Gram, Samples])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("rows", [50, 5])  # 5: fewer than columns, the ridge decides
+def test_exact_is_row_wise_least_squares(form, has_bias, rows):
+    x, t, moments = layer(rows=rows, form=form)
+    rng = np.random.default_rng(1)
+    kept, reference = rng.random((2, 4, 6)) < 0.6, rng.standard_normal((2, 4, 6))
+    kept[0, 0] = False
+    refit = Refit(moments.problem(has_bias), reference, 1e-3)
+    weights = refit.exact(np.where(kept, reference, 0), kept)
+    want, bias = brute_force(x, t, kept, reference, 1e-3, has_bias)
+    # Cholesky of matrices with condition 1e5 at most; conjugate gradients stop at a residual of 1e-8
+    np.testing.assert_allclose(weights, want, atol=1e-8 if form is Gram else 1e-5)
+    np.testing.assert_allclose(refit.problem.bias(weights), bias, atol=1e-8 if form is Gram else 1e-5)
+    assert (weights[~kept] == 0).all()
+
+
+def test_where_cholesky_is_too_dear_conjugate_gradients_find_the_same(monkeypatch):
+    _, _, moments = layer()
+    kept, reference = np.random.default_rng(1).random((2, 4, 6)) < 0.6, np.zeros((2, 4, 6))
+    refit = Refit(moments.problem(True), reference)
+    by_rows = refit.exact(reference, kept)
+    monkeypatch.setattr(module, "_EXACT_FLOPS", 0.0)
+    np.testing.assert_allclose(refit.exact(reference, kept), by_rows, atol=1e-5)  # a residual of 1e-8, condition 1e3
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_error_is_the_mean_squared_residual(has_bias):
+    x, t, moments = layer()
+    weights = np.random.default_rng(2).standard_normal((2, 4, 6))
+    problem = moments.problem(has_bias)
+    residual = t - x @ weights.transpose(0, 2, 1) - problem.bias(weights)[:, None, :]
+    np.testing.assert_allclose(problem.error(weights), (residual**2).mean(1), rtol=1e-9)
+    if not has_bias:
+        assert (problem.bias(weights) == 0).all()
+
+
+def test_moments_add_up():
+    for form in (Gram, Samples):
+        _, _, one = layer(0, form=form)
+        _, _, two = layer(1, rows=20, form=form)
+        both = (one + two).problem(True)
+        x = np.concatenate([layer(0)[0], layer(1, rows=20)[0]], axis=1)
+        t = np.concatenate([layer(0)[1], layer(1, rows=20)[1]], axis=1)
+        centred = x - x.mean(1, keepdims=True)
+        np.testing.assert_allclose(both.gram.mean(), centred.transpose(0, 2, 1) @ centred / 70, atol=1e-10)
+        np.testing.assert_allclose(both.variance, t.var(1), rtol=1e-9)
+
+
+def test_improving_goes_down_to_the_exact_fit():
+    _, _, moments = layer()
+    reference = np.zeros((2, 4, 6))
+    kept = np.random.default_rng(1).random(reference.shape) < 0.6
+    refit = Refit(moments.problem(True), reference)
+    errors = [refit.problem.error(refit.improve(reference, kept, steps)).sum() for steps in (0, 1, 3, 30)]
+    assert errors == sorted(errors, reverse=True)
+    best = refit.problem.error(refit.exact(reference, kept)).sum()
+    assert errors[-1] == pytest.approx(best, rel=1e-4)  # float32
+
+
+def test_saliency_is_what_the_error_grows_by_when_one_weight_leaves():
+    _, _, moments = layer()
+    reference = np.zeros((2, 4, 6))
+    whole = np.ones(reference.shape, bool)
+    refit = Refit(moments.problem(True), reference, 1e-9)
+    weights = refit.exact(reference, whole)
+    before = refit.problem.error(weights)
+    scores = refit.saliency(weights)
+    for g, r, j in np.ndindex(weights.shape):
+        kept = whole.copy()
+        kept[g, r, j] = False
+        after = refit.problem.error(refit.exact(reference, kept))
+        # a theorem for λ → 0; λ is 1e-9
+        assert after[g, r] - before[g, r] == pytest.approx(scores[g, r, j], rel=1e-4, abs=1e-7)
+
+
+# -- which stay -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.floats(0, 1), st.booleans())
+def test_largest_keeps_an_exact_count_of_the_best_allowed(seed, count, density, ties):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, (2, 3, 4)).astype(float) if ties else rng.random((2, 3, 4))
+    allowed = rng.random(scores.shape) < density
+    mask = largest(scores, allowed, count)
+    assert mask.sum() == min(count, allowed.sum()) and not (mask & ~allowed).any()
+    if mask.any() and (allowed & ~mask).any():
+        assert scores[mask].min() >= scores[allowed & ~mask].max()
+
+
+def test_ties_go_by_position():
+    mask = largest(np.ones((1, 2, 3)), np.array([[[False, True, True], [True, True, True]]]), 3)
+    np.testing.assert_array_equal(mask, [[[False, True, True], [True, False, False]]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 500), st.floats(0, 1), st.integers(1, 12))
+def test_geometric_rounds_fall_to_the_exact_count(start, share, number):
+    count = int(share * start)
+    rounds = geometric(start, count, number)
+    assert len(rounds) == number
+    kept = np.ones((1, 1, start), bool)
+    scores = np.random.default_rng(0).random(kept.shape)
+    sizes = [start]
+    for leave in rounds:
+        kept = leave(scores, kept)
+        sizes.append(int(kept.sum()))
+    assert sizes[-1] == count and sizes == sorted(sizes, reverse=True)
+
+
+def test_geometric_rounds_keep_the_same_share_each():
+    sizes = [leave.keywords["count"] for leave in geometric(10_000, 625, 4)]
+    assert sizes == [5000, 2500, 1250, 625]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1, 4, 9]), st.integers(2, 4), st.data())
+def test_patterns_keep_n_of_every_m_channels_at_each_kernel_position(seed, channels, kernel, of, data):
+    kept = data.draw(st.integers(1, of - 1))
+    scores = np.random.default_rng(seed).integers(0, 4, (2, 3, channels * kernel)).astype(float)  # with ties
+    mask = n_of_m(scores, np.ones(scores.shape, bool), kept, of, kernel)
+    shaped, values = (array.reshape(2, 3, channels, kernel) for array in (mask, scores))
+    whole = channels // of * of
+    assert shaped[:, :, whole:].all()
+    for first in range(0, whole, of):
+        block, score = shaped[:, :, first : first + of], values[:, :, first : first + of]
+        assert (block.sum(axis=2) == kept).all()
+        least = np.where(block, score, np.inf).min(axis=2)
+        most = np.where(block, -np.inf, score).max(axis=2)
+        assert (least >= most).all()
+
+
+def test_a_pattern_takes_nothing_back():
+    rng = np.random.default_rng(0)
+    scores, allowed = rng.random((1, 2, 8)), rng.random((1, 2, 8)) < 0.4
+    mask = n_of_m(scores, allowed, 2, 4, 1)
+    assert not (mask & ~allowed).any()
+    wanted = np.minimum(allowed.reshape(1, 2, 2, 4).sum(3), 2)
+    np.testing.assert_array_equal(mask.reshape(1, 2, 2, 4).sum(3), wanted)
+
+
+def test_patterned_rounds_end_with_the_pattern():
+    kept = np.ones((1, 3, 24), bool)
+    scores = np.random.default_rng(0).random(kept.shape)
+    sizes = []
+    for leave in patterned(2, 4, 3):
+        kept = leave(scores, kept)
+        sizes.append(int(kept.sum()))
+    assert sizes == [54, 36]
+    assert (kept.reshape(1, 3, 2, 4, 3).sum(axis=3) == 2).all()
+
+
+@pytest.mark.parametrize("form", [Gram, Samples])
+def test_choosing_keeps_the_exact_count_and_only_what_was_kept(form):
+    _, _, moments = layer(form=form)
+    weights = np.random.default_rng(3).standard_normal((2, 4, 6))
+    before = np.random.default_rng(4).random(weights.shape) < 0.8
+    kept, fitted = choose(Refit(moments.problem(True), weights), weights, before, geometric(int(before.sum()), 11, 5))
+    assert kept.sum() == 11 and not (kept & ~before).any() and (fitted[~kept] == 0).all()
+
+
+def test_choosing_in_rounds_beats_choosing_at_once():
+    """Inputs that repeat each other: alone each is worth nothing, so at once too many of one kind leave."""
+    errors = {1: 0.0, 8: 0.0}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        hidden = rng.standard_normal((1, 400, 6))
+        x = np.concatenate([hidden, hidden + 0.1 * rng.standard_normal(hidden.shape)], axis=2)
+        weights = rng.standard_normal((1, 8, 12))
+        t = x @ weights.transpose(0, 2, 1)
+        moments = Moments(
+            Gram(x.transpose(0, 2, 1) @ x, 400), t.transpose(0, 2, 1) @ x, x.sum(1), t.sum(1), (t**2).sum(1), 400
+        )
+        for rounds in errors:
+            refit = Refit(moments.problem(True), weights)
+            kept, fitted = choose(refit, weights, np.ones(weights.shape, bool), geometric(96, 40, rounds))
+            errors[rounds] += refit.problem.error(refit.exact(fitted, kept)).sum()
+    assert errors[8] < 0.9 * errors[1]
