@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ class Plan:
 
 def _unpack(entry: dict[str, Any]) -> Mask:
     shape = tuple(int(size) for size in entry["shape"])
-    count = int(np.prod(shape))
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(entry["bits"]), dtype=np.uint8), count=count)
-    return bits.astype(bool).reshape(shape)
+    count = prod(shape)
+    packed = np.frombuffer(base64.b64decode(entry["bits"], validate=True), dtype=np.uint8)
+    if min(shape, default=1) < 0 or packed.size != -(-count // 8):
+        raise ValueError(f"a mask of shape {list(shape)} in {packed.size} bytes")
+    return np.unpackbits(packed, count=count).astype(bool).reshape(shape)
