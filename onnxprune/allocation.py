@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.refit import Problem, Refit, choose, geometric
-from onnxprune.statistics import Gram, LayerStatistics
+from onnxprune.statistics import Gram, LayerStatistics, Samples
 
 Array = npt.NDArray[Any]
 
@@ -83,8 +83,12 @@ def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -
     """The refit of a layer to its own dense values: T = W X."""
     mean = statistics.mean() * has_bias
     factor = statistics.activations
-    total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
-    gram = Gram(total, factor.weight)
+    gram: Gram | Samples
+    if isinstance(factor, Samples):  # a row's last entry is the 1 of ā, scaled as the row is in an average
+        gram = Samples(factor.rows[:, :, :-1] - factor.rows[:, :, -1:] * mean[:, None, :], factor.weight)
+    else:
+        total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
+        gram = Gram(total, factor.weight)
     cross = gram.times(weights)
     variance = np.einsum("goi,goi->go", weights, cross)
     return Problem(gram, cross, mean, np.einsum("goi,gi->go", weights, mean), variance)
@@ -98,12 +102,14 @@ def least_loss(curves: Sequence[Array], sizes: Array, budget: int) -> Array:
     grid = np.exp(np.linspace(np.log(DENSITIES[0] / 8), 0.0, 400))
     tables = np.stack([_interpolated(curve, grid) for curve in curves])
     low, high = -80.0, 80.0
-    chosen = np.ones(len(sizes))
+    chosen = np.full(len(sizes), grid[0])
     for _ in range(100):
         price = (low + high) / 2
-        chosen = grid[np.argmin(tables + np.exp(price) * grid * sizes[:, None], axis=1)]
-        over = float((chosen * sizes).sum()) > budget
-        low, high = (price, high) if over else (low, price)
+        cheapest = grid[np.argmin(tables + np.exp(price) * grid * sizes[:, None], axis=1)]
+        if float((cheapest * sizes).sum()) > budget:
+            low = price
+        else:
+            high, chosen = price, cheapest
     return chosen
 
 
