@@ -8,10 +8,12 @@ activations, in memory up to `memory` bytes and in memory-mapped files beyond.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +118,7 @@ class _Store:
     def __init__(self, memory: int) -> None:
         self._arrays: dict[ir.Value, dict[int, Array]] = {}
         self._memory = memory
-        self._folder: TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self._files = 0
 
     def values(self) -> list[ir.Value]:
@@ -143,8 +145,10 @@ class _Store:
     def _spill(self, array: Array) -> Array:
         if not array.ndim or not array.size:
             return array
-        self._folder = self._folder or TemporaryDirectory(prefix="onnxprune-frontier-")
+        if self._folder is None:
+            self._folder = Path(mkdtemp(prefix="onnxprune-frontier-"))
+            finalize(self, shutil.rmtree, self._folder)  # with the store, or when the program ends
         self._files += 1
-        mapped = np.memmap(Path(self._folder.name) / str(self._files), array.dtype, "w+", shape=array.shape)
+        mapped = np.memmap(self._folder / str(self._files), array.dtype, "w+", shape=array.shape)
         mapped[...] = array
         return mapped
