@@ -105,22 +105,18 @@ def test_what_nothing_ahead_reads_is_forgotten():
     assert all(len(names) == 1 for names in held)  # a chain: the cut is one value
 
 
-def test_spilled_files_go_when_their_values_do(monkeypatch):
+def test_spilled_files_go_with_their_values_and_all_with_the_frontier(monkeypatch):
     folders = []
-    real = module.TemporaryDirectory
-    monkeypatch.setattr(
-        module, "TemporaryDirectory", lambda **given: folders.append(made := real(**given)) or made
-    )
+    real = module.mkdtemp
+    monkeypatch.setattr(module, "mkdtemp", lambda **given: folders.append(made := real(**given)) or made)
     model = twin_model("mlp")
     frontier = Frontier(model, data_for(model, samples((7,), 9), 3), "cpu", memory=0)
     for value in float_values(model):
         frontier.advance([value])
-        assert len(list(Path(folders[0].name).iterdir())) == 3  # a file a batch
+        assert len(list(Path(folders[0]).iterdir())) == 3  # a file a batch
         assert isinstance(frontier.get(value, 0), np.memmap)
-    folder = Path(folders[0].name)
-    folders.clear()
     del frontier
-    assert not folder.exists()
+    assert len(folders) == 1 and not Path(folders[0]).exists()
 
 
 def test_values_that_a_subgraph_captures_are_kept_for_it():
