@@ -1,0 +1,1 @@
+"""Benchmarks: the figures this project states, each made again by one command; see README.md."""

@@ -1,0 +1,67 @@
+"""Models: every file in ../shared/data/models at half its weights; it runs, or is refused in one sentence.
+
+One row: `python -m benchmarks.models --only 'ch_*' --samples 64`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.accuracy import COLUMNS, compressed_to, figures
+from benchmarks.common import SHARED, Case, Column, Row, Table, run
+from benchmarks.subjects import SUBJECTS
+from onnxprune.report.schema import CompressionReport, Skipped
+
+TABLE = Table(
+    "models",
+    "All models at half their weights",
+    "Real data where there is any (photos, CIFAR-10, text lines, files), synthetic notes for basic_pitch "
+    "and silero; calibrated on one part, measured on the other. `before` is the dense model's figure, "
+    "against labels (top1, exact match) or against itself (agreement, cosine). Every file was written, "
+    "checked and run in onnxruntime with optimisations off and on. Verdict: that, or a refusal in one "
+    "sentence.",
+    (
+        Column("pruned", "layers pruned", "d"),
+        Column("of", "of", "d"),
+        Column("skipped", "left alone, and why"),
+        *COLUMNS,
+    ),
+)
+
+CASES = [Case(path.stem, 0.5) for path in sorted((SHARED / "models").glob("*.onnx")) if path.stem in SUBJECTS]
+
+
+def measure(case: Case, options: argparse.Namespace) -> Row:
+    """Compress one model; the file is checked where it is written."""
+    subject = SUBJECTS[case.model]
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "small.onnx"
+        report = compressed_to(output, subject, case, options)
+        row = figures(report, subject, output, options.seed)
+    return row | layers(report) | {"ok": True}
+
+
+def layers(report: CompressionReport) -> Row:
+    """How many layers lost weights, of how many, and the reasons why others did not."""
+    pruned = sum(layer.kept < 1 for layer in report.layers)
+    return {"pruned": pruned, "of": len(report.layers), "skipped": summary(report.skipped)}
+
+
+def summary(skipped: Iterable[Skipped]) -> str:
+    """The reasons, most frequent first, with the number of nodes each is about; quoted names are left out."""
+    reasons = Counter(_general(entry.reason) for entry in skipped)
+    return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+
+
+def _general(reason: str) -> str:
+    """A reason without the names in quotes, so that equal ones are equal."""
+    parts = reason.split("'")
+    return "…".join(parts[::2])
+
+
+if __name__ == "__main__":
+    run(TABLE, CASES, measure, __doc__)
