@@ -120,7 +120,9 @@ def _interpolated(curve: Array, grid: Array) -> Array:
     losses = np.minimum.accumulate(losses)  # refits are approximate; more weights never cost
     slope = (losses[1] - losses[0]) / (densities[1] - densities[0])
     below = losses[0] + slope * (np.log(grid) - densities[0])
-    table: Array = np.exp(np.where(np.log(grid) < densities[0], below, np.interp(np.log(grid), densities, losses)))
+    table: Array = np.exp(
+        np.where(np.log(grid) < densities[0], below, np.interp(np.log(grid), densities, losses))
+    )
     return table
 
 

@@ -152,7 +152,9 @@ def find_layers(graph: ir.Graph) -> Layers:
         if reason:
             found.skipped.append(Skipped(node.name or node.op_type, reason))
         elif any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
-            found.skipped.append(Skipped(node.name or node.op_type, f"weights inside {node.op_type} are left alone"))
+            found.skipped.append(
+                Skipped(node.name or node.op_type, f"weights inside {node.op_type} are left alone")
+            )
         elif node.op_type in _KINDS and node.domain == "":
             weight = _KINDS[node.op_type].weight(node)
             if isinstance(weight, str):
@@ -172,7 +174,9 @@ def find_layers(graph: ir.Graph) -> Layers:
 def _layer(weight: ir.Value, uses: tuple[Use, ...], biases: set[ir.Value | None]) -> Layer | str:
     if len({_reading(use.node) for use in uses}) > 1:
         return f"weight {weight.name} is used in {len(uses)} places that read it on different axes or with other strides"
-    foreign = [user.name or user.op_type for user, _ in weight.uses() if user not in {use.node for use in uses}]
+    foreign = [
+        user.name or user.op_type for user, _ in weight.uses() if user not in {use.node for use in uses}
+    ]
     if foreign or weight.is_graph_output():
         return f"weight {weight.name} is also read by {', '.join(foreign) or 'a graph output'}"
     if len(biases) > 1:
@@ -200,7 +204,12 @@ def _use(node: ir.Node) -> tuple[Use, ir.Value | None]:
         return Use(node, value, output), bias
     width = (node.inputs[1] or value).shape
     users = list(output.uses())
-    if len(users) == 1 and not output.is_graph_output() and users[0][0].op_type == "Add" and kind.input(node) == 0:
+    if (
+        len(users) == 1
+        and not output.is_graph_output()
+        and users[0][0].op_type == "Add"
+        and kind.input(node) == 0
+    ):
         added, index = users[0]
         other = added.inputs[1 - index]
         exclusive = other is not None and len(list(other.uses())) == 1 and _is_constant(other)
@@ -286,7 +295,11 @@ def _gemm_weight(node: ir.Node) -> ir.Value | str | None:
         return "Gemm that multiplies its weight or bias by zero"
     if bias is not None:
         columns = _gemm_shape(node, weight)[0]
-        if not _is_constant(bias) or _array(bias).size != columns or _shape(bias)[-1:] not in ((), (columns,)):
+        if (
+            not _is_constant(bias)
+            or _array(bias).size != columns
+            or _shape(bias)[-1:] not in ((), (columns,))
+        ):
             return "its bias is no constant vector over the output units"
     return weight
 
@@ -376,15 +389,23 @@ def _patches(layer: Layer, op: Emitter, value: ir.Value) -> ir.Value:
         one_hot = np.eye(size, dtype=_array(layer.weight).dtype).reshape(1, size, *kernel)
         transposed = layer.op == "ConvTranspose"  # its kernels are laid out [input channels, outputs, …]
         shape = (channels, size, *kernel) if transposed else (channels * size, 1, *kernel)
-        kernels = op.constant(np.ascontiguousarray(np.broadcast_to(one_hot, (channels, size, *kernel))).reshape(shape))
+        kernels = op.constant(
+            np.ascontiguousarray(np.broadcast_to(one_hot, (channels, size, *kernel))).reshape(shape)
+        )
         attributes = {name: node.attributes[name].value for name in _PASSED_ON if name in node.attributes}
         value = op.node(layer.op, [value, kernels], {**attributes, "group": channels})
     return _channels_first(op, value, layer.groups, layer.d_in)
 
 
 def _is_pointwise(node: ir.Node, kernel: tuple[int, ...]) -> bool:
-    moves = [*(node.attributes.get_ints("strides") or ()), *(1 + pad for pad in node.attributes.get_ints("pads") or ())]
-    enlarged = [*(node.attributes.get_ints("output_padding") or ()), *(node.attributes.get_ints("output_shape") or ())]
+    moves = [
+        *(node.attributes.get_ints("strides") or ()),
+        *(1 + pad for pad in node.attributes.get_ints("pads") or ()),
+    ]
+    enlarged = [
+        *(node.attributes.get_ints("output_padding") or ()),
+        *(node.attributes.get_ints("output_shape") or ()),
+    ]
     return prod(kernel) == 1 and all(step == 1 for step in moves) and not any(enlarged)
 
 

@@ -34,7 +34,7 @@ class Options(BaseModel):
     normalise: bool = False
     surgeon: Surgeon = "sweep"
     allocation: Allocation = "balanced"
-    steps: Annotated[int, Field(ge=1, le=64)] = 4
+    steps: Annotated[int, Field(ge=1, le=64)] = 1
     pattern: str | None = None
     floors: dict[str, Fraction] = {}
     exclude: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Options(BaseModel):
     average: Average = "mean"
     samples: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     pack: Packing = "fp32"
     regrow: bool = True

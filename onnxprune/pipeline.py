@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from onnxprune.budget import Budget, make_budget, select
 from onnxprune.data import Data, Source, open_data
-from onnxprune.errors import DataError, StatisticsError
+from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
 from onnxprune.layers import Layer, Layers, Skipped, find_layers
 from onnxprune.model import Model, load, parameters
@@ -97,12 +97,18 @@ def compress(
         loaded = model if isinstance(model, Model) else load(model)
         layers = find_layers(loaded.ir.graph)
         source = open_calibration(loaded, layers, data, chosen.samples, chosen.batch_size, chosen.seed)
+        measured_on = source
+        if evaluation is not None:
+            inputs = loaded.ir.graph.inputs
+            measured_on = open_data(evaluation, inputs, batch_size=source.batch_size, seed=chosen.seed)
     with clock.stage("statistics"):
         known = _statistics(loaded, source, statistics, chosen, progress)
     usable, left_out = select(layers.layers, chosen, _blocked(known, chosen))
     budget = make_budget(loaded.ir, usable, chosen, biases_change=chosen.surgeon != "none")
     with clock.stage("prune"):
-        task = Task(loaded.ir, source, known, budget, chosen, _gather(loaded, source, chosen, progress), progress)
+        task = Task(
+            loaded.ir, source, known, budget, chosen, _gather(loaded, source, chosen, progress), progress
+        )
         pruned = prune(task)
     plan = Plan(loaded.sha256, chosen.model_dump(), pruned.kept, pruned.importance)
     with clock.stage("clean up"):
@@ -115,13 +121,14 @@ def compress(
         with clock.stage("write"):
             written = _write(pruned.model, before_removal, loaded, Path(output), source, chosen)
     with clock.stage("evaluate"):
-        metric = _measure(loaded.ir, pruned.model, source, evaluation, chosen, progress)
+        metric, notes = _measure(loaded.ir, pruned.model, measured_on, chosen, progress)
     report = _report(loaded, pruned, budget, known, source, chosen, clock)
     report = report.model_copy(
         update={
             "output": None if output is None else str(output),
             "bytes_after": written,
             "metric": metric,
+            "warnings": (*report.warnings, *notes),
             "skipped": tuple(schema.Skipped(name=entry.name, reason=entry.reason) for entry in skipped),
         }
     )
@@ -170,7 +177,9 @@ def _statistics(
         statistics.require(model.sha256)
         missing = [layer.name for layer in find_layers(model.ir.graph) if layer.name not in statistics.layers]
         if missing:
-            raise StatisticsError(f"the statistics lack layer {missing[0]!r}; run `onnxprune calibrate` again")
+            raise StatisticsError(
+                f"the statistics lack layer {missing[0]!r}; run `onnxprune calibrate` again"
+            )
         return statistics
     if options.saliency not in NEEDS_STATISTICS and options.surgeon == "none":
         return None
@@ -216,27 +225,14 @@ def _write(
 
 
 def _measure(
-    dense: ir.Model,
-    pruned: ir.Model,
-    data: Data,
-    evaluation: Source | None,
-    options: Options,
-    progress: Progress,
-) -> schema.MetricChange:
-    """The first figure that the data gives, of the dense and of the pruned model; for both the same samples."""
-    if evaluation is None:
-        measured = evaluate(pruned, data, reference=dense, provider=options.provider, progress=progress)
-        ideal = evaluate(dense, data, reference=dense, provider=options.provider, progress=progress)
-    else:
-        given: dict[str, Any] = {"provider": options.provider, "batch_size": data.batch_size, "progress": progress}
-        try:
-            ideal = evaluate(dense, evaluation, **given)
-            measured = evaluate(pruned, evaluation, **given)
-        except DataError:  # labels that are no classes: what is left is how close the two models are
-            ideal = evaluate(dense, evaluation, reference=dense, **given)
-            measured = evaluate(pruned, evaluation, reference=dense, **given)
+    dense: ir.Model, pruned: ir.Model, data: Data, options: Options, progress: Progress
+) -> tuple[schema.MetricChange, tuple[str, ...]]:
+    """Accuracy where the data has class labels, else how close the pruned model's outputs are to the dense one's."""
+    given: dict[str, Any] = {"reference": dense, "provider": options.provider, "progress": progress}
+    ideal, measured = evaluate(dense, data, **given), evaluate(pruned, data, **given)
     name = measured.primary
-    return schema.MetricChange(name=name, before=ideal.values[name], after=measured.values[name])
+    change = schema.MetricChange(name=name, before=ideal.values[name], after=measured.values[name])
+    return change, measured.notes
 
 
 def _report(
@@ -288,7 +284,9 @@ def _positions(layers: dict[str, Layer], statistics: Statistics | None) -> dict[
     """Positions per sample: measured where there are statistics, else from static shapes."""
     if statistics is not None:
         return {name: known.positions for name, known in statistics.layers.items()}
-    return {name: layer.macs / layer.size if layer.macs is not None else None for name, layer in layers.items()}
+    return {
+        name: layer.macs / layer.size if layer.macs is not None else None for name, layer in layers.items()
+    }
 
 
 def _macs(layers: dict[str, Layer], positions: dict[str, float | None]) -> int | None:

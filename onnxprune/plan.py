@@ -36,7 +36,9 @@ class Plan:
             name: {"shape": mask.shape, "bits": base64.b64encode(np.packbits(mask)).decode()}
             for name, mask in self.kept.items()
         }
-        return json.dumps({"sha256": self.sha256, "options": self.options, "importance": self.importance, "kept": masks})
+        return json.dumps(
+            {"sha256": self.sha256, "options": self.options, "importance": self.importance, "kept": masks}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

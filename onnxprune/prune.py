@@ -76,7 +76,8 @@ def prune(task: Task) -> Pruned:
             kept = grown
             if by_sweep:
                 sweep(task.dense, model, task.data, kept, {}, **_running(task, "final refit"))
-            else:
+            else:  # what grew back is zero in `model` by now, and the others made up for it: start over
+                model = task.dense.clone()
                 _operate(task, model, kept, task.statistics)
     return Pruned(model, kept, importance)
 
@@ -107,13 +108,16 @@ def _fractions(task: Task) -> Callable[[int], dict[str, float]]:
     if task.options.allocation == "global":
         scores = _scores(task, task.budget.layers, task.statistics)
         return lambda weights: {
-            name: float(mask.mean()) for name, mask in _best_of_all(scores, weights, task.budget.least).items()
+            name: float(mask.mean())
+            for name, mask in _best_of_all(scores, weights, task.budget.least).items()
         }
     curves = {}
     with task.progress.stage("allocation", len(sizes)) as advance:
         for layer in task.budget.layers:
             matrix, bias = layer.read()
-            curves[layer.name] = allocation.loss_curve(matrix, task.statistics.layers[layer.name], bias is not None)
+            curves[layer.name] = allocation.loss_curve(
+                matrix, task.statistics.layers[layer.name], bias is not None
+            )
             advance(1)
     return lambda weights: allocation.balanced(curves, sizes, weights)
 
@@ -153,7 +157,8 @@ def _by_ranking(task: Task, model: ir.Model, scores: dict[str, Array]) -> Masks:
             statistics = task.gather(model) if statistics is not None else None
             layers = [layer for layer in find_layers(model.graph) if layer.name in kept]
             scores = {
-                name: np.where(kept[name], score, 0) for name, score in _scores(task, layers, statistics).items()
+                name: np.where(kept[name], score, 0)
+                for name, score in _scores(task, layers, statistics).items()
             }
         kept = _ranked(task, scores, step)
         _operate(task, model, kept, statistics)
@@ -164,7 +169,9 @@ def _ranked(task: Task, scores: dict[str, Array], step: int) -> Masks:
     if task.options.pattern is not None:
         least, of = (int(part) for part in task.options.pattern.split(":"))
         return {
-            layer.name: n_of_m(scores[layer.name], np.ones(scores[layer.name].shape, bool), least, of, layer.kernel)
+            layer.name: n_of_m(
+                scores[layer.name], np.ones(scores[layer.name].shape, bool), least, of, layer.kernel
+            )
             for layer in task.budget.layers
         }
     goal = task.budget.at(step / task.options.steps)
@@ -219,7 +226,9 @@ def _operate(task: Task, model: ir.Model, kept: Masks, statistics: Statistics | 
         layer.write(full[:, :, :-1], full[:, :, -1])
 
 
-def _scores(task: Task, layers: tuple[Layer, ...] | list[Layer], statistics: Statistics | None) -> dict[str, Array]:
+def _scores(
+    task: Task, layers: tuple[Layer, ...] | list[Layer], statistics: Statistics | None
+) -> dict[str, Array]:
     options = task.options
     rng = np.random.default_rng(options.seed)
     needs = options.saliency in NEEDS_STATISTICS

@@ -60,7 +60,10 @@ class Refit:
         self.problem = problem
         self._reference = reference
         diagonal = problem.gram.diagonal()
-        self._ridge = np.maximum(ridge * diagonal.mean(axis=1), 1e-12)
+        # centred moments are differences of float32 sums: inputs that hardly vary leave nothing but rounding
+        raw = (diagonal + problem.mean_x**2).mean(axis=1)
+        rounding = np.finfo(np.float32).eps * np.sqrt(diagonal.shape[1]) * raw
+        self._ridge = np.maximum(ridge * diagonal.mean(axis=1), np.maximum(rounding, 1e-12))
         self._diagonal = (diagonal + self._ridge[:, None])[:, None, :]
         self._right = problem.cross + self._ridge[:, None, None] * reference
         self._single = problem.gram.single()
@@ -75,11 +78,13 @@ class Refit:
     def _inverse_diagonal(self) -> Array:
         return self.problem.gram.damped(self._ridge).inverse_diagonal()
 
-    def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 1e-3) -> Array:
+    def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 1e-5) -> Array:
         """A few conjugate-gradient steps from `weights`, in float32: they only have to point the right way."""
         right, diagonal = self._right.astype(np.float32), self._diagonal.astype(np.float32)
         start = weights.astype(np.float32)
-        return conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps).astype(np.float64)
+        return conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps).astype(
+            np.float64
+        )
 
     def exact(self, weights: Array, kept: Mask) -> Array:
         """The least-squares weights: row by row with Cholesky, or by conjugate gradients where that is dearer."""
@@ -124,7 +129,9 @@ def geometric(start: int, count: int, rounds: int) -> list[Round]:
 
 def patterned(kept: int, of: int, kernel: int) -> list[Round]:
     """Rounds that end with `kept` weights of every `of` consecutive input channels, one weight less a round."""
-    return [partial(n_of_m, kept=remaining, of=of, kernel=kernel) for remaining in range(of - 1, kept - 1, -1)]
+    return [
+        partial(n_of_m, kept=remaining, of=of, kernel=kernel) for remaining in range(of - 1, kept - 1, -1)
+    ]
 
 
 def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mask:

@@ -98,7 +98,9 @@ def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[str]) -> An
     if isinstance(model, Path):
         return onnxruntime.InferenceSession(str(model), options, providers=chosen)
     if isinstance(model, ir.Model):
-        size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+        size = sum(
+            value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
+        )
         if size > _PROTOBUF_LIMIT:
             with TemporaryDirectory(prefix="onnxprune-") as folder:
                 path = Path(folder) / "model.onnx"

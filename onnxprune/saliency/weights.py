@@ -25,7 +25,11 @@ Array = npt.NDArray[Any]
 
 
 def saliency(
-    name: Saliency, weights: Array, statistics: LayerStatistics | None, damping: float, rng: np.random.Generator
+    name: Saliency,
+    weights: Array,
+    statistics: LayerStatistics | None,
+    damping: float,
+    rng: np.random.Generator,
 ) -> Array:
     """Saliency of every weight, float64 [groups, d_out, d_in]; larger is more important.
 

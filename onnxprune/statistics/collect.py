@@ -58,7 +58,9 @@ def collect(
     how = how or Gathering()
     layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
     sampled = {layer.name for layer in layers if _few_rows(layer, data.count)}
-    graph = build(model, loss=how.loss, gradients=how.gradients, only=only, sampled=sampled, labels=how.labels)
+    graph = build(
+        model, loss=how.loss, gradients=how.gradients, only=only, sampled=sampled, labels=how.labels
+    )
     session = Session(graph.model, how.provider)
     noise = _Noise(graph, how)
     total = Statistics(

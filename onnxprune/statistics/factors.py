@@ -118,7 +118,10 @@ class Samples:
 
     def merge(self, other: Samples, decay: float = 1.0, share: float = 1.0) -> Samples:
         """Rows of both; scaled by the roots of `decay` and `share`, which scales their squares."""
-        parts = [self.rows * np.sqrt(decay, dtype=self.rows.dtype), other.rows * np.sqrt(share, dtype=self.rows.dtype)]
+        parts = [
+            self.rows * np.sqrt(decay, dtype=self.rows.dtype),
+            other.rows * np.sqrt(share, dtype=self.rows.dtype),
+        ]
         return Samples(np.concatenate(parts, axis=1), decay * self.weight + share * other.weight)
 
     def mean(self) -> Array:
@@ -176,7 +179,9 @@ class _DampedSamples:
 
     def solve(self, rows: Array) -> Array:
         projected = rows @ self._rows.transpose(0, 2, 1)
-        inner = np.stack([_solved(factor, block) for factor, block in zip(self._factors, projected, strict=True)])
+        inner = np.stack(
+            [_solved(factor, block) for factor, block in zip(self._factors, projected, strict=True)]
+        )
         solved: Array = (rows - inner @ self._rows) / self._damping[:, None, None]
         return solved
 
@@ -201,10 +206,10 @@ def damping_pair(activations: Factor, gradients: Factor | None, damping: float) 
     π² = (tr A / d_A) / (tr G / d_G). Without G (curvature taken as identity) A alone is damped, by all of λ.
 
     Returns:
-        What to add to the diagonals of A and of G, [groups] each. A factor that is zero throughout gets a tiny
-        positive number, so that it stays invertible.
+        What to add to the diagonals of A and of G, [groups] each; at least the smallest normal float32, so that a
+        factor of zeros, or of squares that underflowed in the graph, stays invertible.
     """
-    tiny = np.finfo(np.float64).tiny ** 0.25
+    tiny = float(np.finfo(np.float32).tiny)
     mean_a = activations.diagonal().mean(axis=1)
     if gradients is None:
         return np.maximum(damping * mean_a, tiny), np.zeros_like(mean_a)

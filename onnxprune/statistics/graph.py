@@ -102,7 +102,9 @@ def square(op: Emitter, rows: ir.Value, groups: int, other: ir.Value | None = No
 def _activations(op: Emitter, layer: Layer, index: int, sampled: bool) -> dict[str, ir.Value]:
     features = widened(op, layer, _joined(op, [layer.features(op, use.input) for use in layer.uses]))
     made = {
-        "rows" if sampled else "gram": op.Identity(features) if sampled else square(op, features, layer.groups),
+        "rows" if sampled else "gram": op.Identity(features)
+        if sampled
+        else square(op, features, layer.groups),
         "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
         "count": op.Shape(features, start=2),
     }
@@ -114,7 +116,9 @@ def _activations(op: Emitter, layer: Layer, index: int, sampled: bool) -> dict[s
 def _gradients(
     op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value]
 ) -> dict[str, ir.Value]:
-    responses = widened(op, layer, _joined(op, [layer.responses(op, backward[use.output]) for use in layer.uses]))
+    responses = widened(
+        op, layer, _joined(op, [layer.responses(op, backward[use.output]) for use in layer.uses])
+    )
     gram = square(op, responses, layer.groups)
     gram.dtype = responses.dtype
     return {f"gradient/{index}": gram}

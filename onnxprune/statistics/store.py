@@ -58,7 +58,9 @@ class LayerStatistics:
         Raises:
             StatisticsError: one has gradients and the other has none, or sizes differ.
         """
-        if self.activations.size != other.activations.size or (self.gradients is None) != (other.gradients is None):
+        if self.activations.size != other.activations.size or (self.gradients is None) != (
+            other.gradients is None
+        ):
             raise StatisticsError("layer statistics of different form cannot be merged")
         gradients = None
         if self.gradients is not None and other.gradients is not None:
@@ -75,8 +77,11 @@ class LayerStatistics:
         """The same with weight 1: a batch mean, as an exponential average takes it."""
         share = 1.0 / self.activations.weight
         empty = 0.0
-        activations = self.activations.merge(self.activations, share, empty) if isinstance(self.activations, Gram) \
-            else Samples(self.activations.rows * np.float32(np.sqrt(share)), 1.0)  # type: ignore[attr-defined]
+        activations = (
+            self.activations.merge(self.activations, share, empty)
+            if isinstance(self.activations, Gram)
+            else Samples(self.activations.rows * np.float32(np.sqrt(share)), 1.0)
+        )  # type: ignore[attr-defined]
         gradients = None if self.gradients is None else self.gradients.merge(self.gradients, share, empty)
         return LayerStatistics(activations, gradients, self.rows, self.samples)
 
@@ -119,7 +124,13 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
     """
     first, *rest = parts
     total = Statistics(
-        first.sha256, first.samples, first.loss, first.average, first.seed, dict(first.blocked), dict(first.layers)
+        first.sha256,
+        first.samples,
+        first.loss,
+        first.average,
+        first.seed,
+        dict(first.blocked),
+        dict(first.layers),
     )
     for part in rest:
         total.require(part.sha256)
@@ -154,7 +165,9 @@ def save(statistics: Statistics, path: Path) -> None:
             "rows": layer.rows,
             "samples": layer.samples,
         }
-    header = {key: getattr(statistics, key) for key in ("sha256", "samples", "loss", "average", "seed", "blocked")}
+    header = {
+        key: getattr(statistics, key) for key in ("sha256", "samples", "loss", "average", "seed", "blocked")
+    }
     meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -177,7 +190,9 @@ def load(path: Path) -> Statistics:
         with safetensors.safe_open(path, framework="numpy") as file:
             meta = file.metadata() or {}
             if meta.get("format") != FORMAT:
-                raise StatisticsError(f"{path} holds no onnxprune statistics; make them with `onnxprune calibrate`")
+                raise StatisticsError(
+                    f"{path} holds no onnxprune statistics; make them with `onnxprune calibrate`"
+                )
             statistics = Statistics(**json.loads(meta["statistics"]))
             for index, (name, entry) in enumerate(json.loads(meta["layers"]).items()):
                 statistics.layers[name] = _read(file, index, entry)
@@ -185,7 +200,9 @@ def load(path: Path) -> Statistics:
         raise StatisticsError(f"cannot read statistics from {path}: {error}") from error
     broken = [name for name, layer in statistics.layers.items() if not layer.finite()]
     if broken:
-        raise StatisticsError(f"{path}: layer {broken[0]!r} has NaN or Inf in its statistics; gather them again")
+        raise StatisticsError(
+            f"{path}: layer {broken[0]!r} has NaN or Inf in its statistics; gather them again"
+        )
     return statistics
 
 

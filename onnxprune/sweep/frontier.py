@@ -42,7 +42,9 @@ def _captured(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from (value for value in [*inside, *graph.outputs] if value not in own)
 
 
-def ancestors(wanted: Iterable[ir.Value], stop: set[ir.Node] | frozenset[ir.Node] = frozenset()) -> set[ir.Node]:
+def ancestors(
+    wanted: Iterable[ir.Value], stop: set[ir.Node] | frozenset[ir.Node] = frozenset()
+) -> set[ir.Node]:
     """All nodes that `wanted` depend on, not going through the nodes in `stop`."""
     found: set[ir.Node] = set()
     stack = [value.producer() for value in wanted]
@@ -61,9 +63,7 @@ class Frontier:
     `model` may have its initializers changed between calls, as long as the nodes that read them have not run.
     """
 
-    def __init__(
-        self, model: ir.Model, data: Data, provider: Provider, memory: int = 4 << 30
-    ) -> None:
+    def __init__(self, model: ir.Model, data: Data, provider: Provider, memory: int = 4 << 30) -> None:
         self._model = model
         self._provider = provider
         self._done: set[ir.Node] = set()
@@ -139,7 +139,9 @@ class _Store:
                 Path(str(array.filename)).unlink()
 
     def _full(self, array: Array) -> bool:
-        held = sum(a.nbytes for stored in self._arrays.values() for a in stored.values() if type(a) is np.ndarray)
+        held = sum(
+            a.nbytes for stored in self._arrays.values() for a in stored.values() if type(a) is np.ndarray
+        )
         return held + array.nbytes > self._memory
 
     def _spill(self, array: Array) -> Array:

@@ -55,7 +55,9 @@ class Moments:
         mean_x = self.input / self.weight * has_bias
         mean_t = self.target / self.weight * has_bias
         if isinstance(self.gram, Samples):
-            centred: Gram | Samples = Samples(self.gram.rows - mean_x[:, None, :].astype(self.gram.rows.dtype), self.weight)
+            centred: Gram | Samples = Samples(
+                self.gram.rows - mean_x[:, None, :].astype(self.gram.rows.dtype), self.weight
+            )
         else:
             total = self.gram.total - self.weight * mean_x[:, :, None] * mean_x[:, None, :]
             centred = Gram(total, self.weight)
@@ -67,32 +69,90 @@ class MomentsGraph:
     """The session that turns one batch of a layer's input, dense target and pruned terms into `Moments`."""
 
     def __init__(
-        self, layer: Layer, use: Use, target: Target, *, sampled: bool, stride: int, opset: int, provider: Provider
+        self,
+        layer: Layer,
+        use: Use,
+        target: Target,
+        *,
+        sampled: bool,
+        stride: int,
+        opset: int,
+        provider: Provider,
     ) -> None:
+        self._layer, self._sampled, self._stride = layer, sampled, stride
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
         op = Emitter(graph, "moments")
-        current = _input(graph, "target", target.value, layer)
-        for index, (factor, value) in enumerate(target.terms):
-            term = _input(graph, f"term{index}", value, layer)
-            current = op.Sub(current, term) if factor > 0 else op.Add(current, term)
-        if target.sign < 0:
-            current = op.Neg(current)
-        features = _every(op, stride, layer.features(op, _input(graph, "input", use.input, layer)))
-        responses = _every(op, stride, layer.responses(op, current))
-        features, responses = widened(op, layer, features), widened(op, layer, responses)
-        axis = op.ints(2)
+        features = self._rows_of(op, layer.features(op, _input(graph, "input", use.input, layer)))
+        dense, offset = self._parts(op, graph, target)
+        wanted = _sum(op, dense, offset, -1.0, target.sign)
         outputs = {
             "gram": op.Identity(features) if sampled else square(op, features, layer.groups),
-            "cross": square(op, responses, layer.groups, features),
-            "sum": op.ReduceSum(features, axis, keepdims=0),
-            "target_sum": op.ReduceSum(responses, axis, keepdims=0),
-            "square": op.ReduceSum(op.Mul(responses, responses), axis, keepdims=0),
+            "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
+            **self._targets(op, features, wanted),
         }
-        for name, value in outputs.items():
-            value.name, value.dtype = name, features.dtype
-            graph.outputs.append(value)
-        self._session = Session(ir.Model(graph, ir_version=10), provider)
-        self._sampled, self._stride = sampled, stride
+        self._session = _session(graph, outputs, features.dtype, provider)
+        self._relaxed = None
+        bounds = target.bounds()
+        if bounds is not None and target.sign > 0:
+            self._relaxed = self._relaxation(use, target, bounds, opset, provider)
+
+    def _relaxation(
+        self, use: Use, target: Target, bounds: tuple[float, float], opset: int, provider: Provider
+    ) -> Session:
+        """The same sums for targets that move with the current fit wherever the reader cannot tell."""
+        layer = self._layer
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="relaxed")
+        op = Emitter(graph, "relaxed")
+        features = self._rows_of(op, layer.features(op, _input(graph, "input", use.input, layer)))
+        dense, offset = self._parts(op, graph, target)
+        fitted = op.Add(
+            op.MatMul(_free_input(graph, "weights", features), features), _free_input(graph, "bias", features)
+        )
+        now = _sum(op, fitted, offset, 1.0, 1.0)
+        low, high = (op.scalar(float(np.clip(bound, -3e38, 3e38)), features) for bound in bounds)
+        relaxed = op.Where(op.LessOrEqual(dense, low), op.Min(now, low), dense)
+        relaxed = op.Where(op.GreaterOrEqual(dense, high), op.Max(now, high), relaxed)
+        wanted = _sum(op, relaxed, offset, -1.0, 1.0)
+        return _session(graph, self._targets(op, features, wanted), features.dtype, provider)
+
+    def _parts(self, op: Emitter, graph: ir.Graph, target: Target) -> tuple[ir.Value, ir.Value | None]:
+        """The dense value and the sum of the pruned terms, as responses."""
+        layer = self._layer
+        dense = self._rows_of(op, layer.responses(op, _input(graph, "target", target.value, layer)))
+        offset: ir.Value | None = None
+        for index, (factor, value) in enumerate(target.terms):
+            term = _input(graph, f"term{index}", value, layer)
+            term = term if factor > 0 else op.Neg(term)
+            offset = term if offset is None else op.Add(offset, term)
+        if offset is None:
+            return dense, None
+        shaped = op.Expand(offset, op.Shape(graph.inputs[1]))
+        return dense, self._rows_of(op, layer.responses(op, shaped))
+
+    def _rows_of(self, op: Emitter, rows: ir.Value) -> ir.Value:
+        return widened(op, self._layer, _every(op, self._stride, rows))
+
+    def _targets(self, op: Emitter, features: ir.Value, wanted: ir.Value) -> dict[str, ir.Value]:
+        axis = op.ints(2)
+        return {
+            "cross": square(op, wanted, self._layer.groups, features),
+            "target_sum": op.ReduceSum(wanted, axis, keepdims=0),
+            "square": op.ReduceSum(op.Mul(wanted, wanted), axis, keepdims=0),
+        }
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether the value's reader leaves room: see `relax`."""
+        return self._relaxed is not None
+
+    def relax(self, feeds: dict[str, Array], weights: Array, bias: Array) -> tuple[Array, Array, Array]:
+        """cross, target and square of one batch, the target being the fit's own where the reader cannot tell."""
+        assert self._relaxed is not None
+        single = {"weights": weights.astype(np.float32), "bias": bias[:, :, None].astype(np.float32)}
+        out = {
+            name: array.astype(np.float64) for name, array in self._relaxed.run({**feeds, **single}).items()
+        }
+        return out["cross"], out["target_sum"], out["square"]
 
     def run(self, feeds: dict[str, Array]) -> Moments:
         """Moments of one batch, float64."""
@@ -135,6 +195,28 @@ def moments_of_all_uses(layer: Layer, statistics: LayerStatistics) -> Moments:
     cross = product + bias[:, :, None] * total[:, None, :]
     square = np.einsum("goi,goi->go", weights, product) + 2 * bias * projected + rows * bias**2
     return Moments(gram, cross, total, projected + rows * bias, square, rows)
+
+
+def _sum(op: Emitter, value: ir.Value, offset: ir.Value | None, factor: float, sign: float) -> ir.Value:
+    total = value
+    if offset is not None:
+        total = op.Add(value, offset) if factor > 0 else op.Sub(value, offset)
+    return op.Neg(total) if sign < 0 else total
+
+
+def _session(
+    graph: ir.Graph, outputs: dict[str, ir.Value], dtype: ir.DataType | None, provider: Provider
+) -> Session:
+    for name, value in outputs.items():
+        value.name, value.dtype = name, dtype
+        graph.outputs.append(value)
+    return Session(ir.Model(graph, ir_version=10), provider)
+
+
+def _free_input(graph: ir.Graph, name: str, like: ir.Value) -> ir.Value:
+    value = ir.val(name, dtype=like.dtype, shape=[None, None, None])
+    graph.inputs.append(value)
+    return value
 
 
 def _input(graph: ir.Graph, name: str, like: ir.Value, layer: Layer) -> ir.Value:

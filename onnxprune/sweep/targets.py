@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 _SUMS = {"Add": (1.0, 1.0), "Sub": (1.0, -1.0)}
@@ -23,6 +24,24 @@ class Target:
     value: ir.Value
     sign: float
     terms: tuple[tuple[float, ir.Value], ...]
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Below and above which the only reader of the value cannot tell numbers apart: (0, ∞) for a Relu."""
+        readers = list(self.value.uses())
+        if len(readers) != 1 or self.value.is_graph_output():
+            return None
+        node, index = readers[0]
+        if index != 0 or node.op_type not in ("Relu", "Clip"):
+            return None
+        if node.op_type == "Relu":
+            return 0.0, np.inf
+        ends = [*node.inputs[1:], None, None][:2]
+        if any(end is not None and end.const_value is None for end in ends):
+            return None
+        low, high = (
+            None if end is None or end.const_value is None else float(end.const_value.numpy()) for end in ends
+        )
+        return -np.inf if low is None else low, np.inf if high is None else high
 
 
 def find_target(output: ir.Value, available: Callable[[ir.Value], bool]) -> Target:
