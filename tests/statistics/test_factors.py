@@ -107,6 +107,16 @@ def test_a_factor_that_is_zero_throughout_stays_invertible():
     assert np.isfinite(product).all() and (1 / product > 0).all()
 
 
+def test_gradients_of_a_saturated_softmax_whose_squares_underflow_stay_invertible():
+    """A product of float32 numbers that small has no relative precision left: its gram is not quite symmetric."""
+    g = (1e-22 * np.random.default_rng(0).standard_normal((1, 50, 1))).astype(np.float32).repeat(6, 2)
+    g *= np.float32([1, 0.3, 0.7, 1.1, 0.9, 0.2])
+    gram = Gram((g.transpose(0, 2, 1) @ g).astype(np.float64), 50.0)
+    assert np.linalg.eigvalsh(gram.mean()[0]).min() < 0
+    _, damping = damping_pair(Gram(np.eye(6)[None], 1.0), gram, 1e-4)
+    assert (gram.damped(damping).inverse_diagonal() > 0).all()
+
+
 def test_a_damped_factor_that_is_not_positive_definite_is_said_to_be():
     with pytest.raises(StatisticsError, match="not positive definite; raise --damping"):
         Gram(-np.eye(3)[None], 1.0).damped(np.array([0.5]))

@@ -79,9 +79,14 @@ NETS = {
 
 def net(name, seed=0):
     if name in TWINS:
-        return twin_model(name, seed), TWINS[name].shape
-    text, weights, shape = NETS[name]
-    return parsed(text, weights, seed), shape
+        model, shape = twin_model(name, seed), TWINS[name].shape
+    else:
+        text, weights, shape = NETS[name]
+        model = parsed(text, weights, seed)
+    for layer in find_layers(model.graph):  # so that values stay of one size and no softmax saturates
+        matrix, bias = layer.read()
+        layer.write(matrix / np.sqrt(layer.d_in), bias)
+    return model, shape
 
 
 def run_all(model, data):
