@@ -60,10 +60,9 @@ class Refit:
         self.problem = problem
         self._reference = reference
         diagonal = problem.gram.diagonal()
-        # centred moments are differences of float32 sums: inputs that hardly vary leave nothing but rounding
-        raw = (diagonal + problem.mean_x**2).mean(axis=1)
-        rounding = np.finfo(np.float32).eps * np.sqrt(diagonal.shape[1]) * raw
-        self._ridge = np.maximum(ridge * diagonal.mean(axis=1), np.maximum(rounding, 1e-12))
+        # centred moments are differences of float32 sums: of inputs that hardly vary they leave rounding, of any sign
+        rounding = 4 * np.finfo(np.float32).eps * (problem.mean_x**2).sum(axis=1)
+        self._ridge = np.maximum(np.maximum(ridge * diagonal.mean(axis=1), rounding), 1e-12)
         self._diagonal = (diagonal + self._ridge[:, None])[:, None, :]
         self._right = problem.cross + self._ridge[:, None, None] * reference
         self._single = problem.gram.single()
