@@ -1,14 +1,15 @@
 """Allocation: how many weights each layer keeps under one budget for all.
 
-    global     rank all weights of all layers by saliency            MLPrune: normalised within each layer first
+    global     rank all weights of all layers by saliency       MLPrune: normalised within each layer first
     uniform    the same fraction in every layer
     balanced   geometric mean of uniform and of the fractions that minimise the summed loss after refit
 
-A ranking by single-weight saliency does not fit a surgeon that repairs: it counts what one weight costs alone.
-`balanced` therefore refits every layer at a few densities, against the dense network's own values, and measures the
-loss with its Kronecker factors, ½ T tr(G Δ A Δᵀ). Minimising the sum of these curves still treats all layers
-alike, although the sweep repairs early errors later and late ones never; half-way to uniform, geometrically, corrects
-that. Measured, ResNet-20 at 12.5 %, KL to the dense outputs: uniform 0.47, curves alone 0.42, balanced 0.39.
+A ranking by single-weight saliency does not fit a surgeon that repairs: it counts what one weight costs
+alone. `balanced` therefore refits every layer at a few densities, against the dense network's own values, and
+measures the loss with its Kronecker factors, ½ T tr(G Δ A Δᵀ). Minimising the sum of these curves still
+treats all layers alike, although the sweep repairs early errors later and late ones never; half-way to
+uniform, geometrically, corrects that. Measured, ResNet-20 at 12.5 %, KL to the dense outputs: uniform 0.47,
+curves alone 0.42, balanced 0.39.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.refit import Problem, Refit, choose, geometric
-from onnxprune.statistics import Gram, LayerStatistics, Samples
+from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +46,7 @@ def rounded(fractions: Array, sizes: Array, budget: int, least: Array, most: Arr
         over = np.clip(wish * np.exp(middle), least, most).sum() > budget
         low, high = (low, middle) if over else (middle, high)
     exact = np.clip(wish * np.exp(low), least, most)
-    counts = np.floor(exact).astype(np.int64)
+    counts: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
     room = (most - counts) > 0
     order = np.argsort(np.where(room, counts - exact, np.inf), kind="stable")
     while counts.sum() < budget and room.any():
@@ -83,7 +84,7 @@ def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -
     """The refit of a layer to its own dense values: T = W X."""
     mean = statistics.mean() * has_bias
     factor = statistics.activations
-    gram: Gram | Samples
+    gram: Factor
     if isinstance(factor, Samples):  # a row's last entry is the 1 of ā, scaled as the row is in an average
         gram = Samples(factor.rows[:, :, :-1] - factor.rows[:, :, -1:] * mean[:, None, :], factor.weight)
     else:

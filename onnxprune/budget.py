@@ -1,8 +1,8 @@
 """Budget: what `--ratio` means in whole weights, and which layers it is taken from.
 
-The ratio is the share of *all* float parameters of the normalised model that stay non-zero, biases included, as in
-the papers' tables. Biases, norm parameters and left-out layers are never pruned, so what remains for the prunable
-weights is the ratio's count less theirs; a ratio below them is refused with the number.
+The ratio is the share of *all* float parameters of the normalised model that stay non-zero, biases included,
+as in the papers' tables. Biases, norm parameters and left-out layers are never pruned, so what remains for
+the prunable weights is the ratio's count less theirs; a ratio below them is refused with the number.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, bias
     if target < fixed + sum(least.values()):
         floors = f" and {sum(least.values()):,} by --floor" if any(least.values()) else ""
         raise BudgetError(
-            f"--ratio {options.ratio:g} keeps {target:,} of {total:,} parameters, but {fixed:,} are biases or other "
-            f"parameters that are not pruned{floors}; the smallest possible ratio is "
+            f"--ratio {options.ratio:g} keeps {target:,} of {total:,} parameters, but {fixed:,} are biases "
+            f"or other parameters that are not pruned{floors}; the smallest possible ratio is "
             f"{np.ceil(1e6 * (fixed + sum(least.values())) / total) / 1e6:g}"
         )
     nonzero = sum(int(np.count_nonzero(layer.read()[0])) for layer in layers)

@@ -8,8 +8,8 @@ This is the only module that asks for the op type of a linear node. Layout conve
     responses   [groups, d_out, rows]   s, or ∂L/∂s
 
 `rows` are samples × positions. im2col needs no op of its own: the layer's own op with one-hot kernels and one
-group a channel (`group = C`, same strides, pads and dilations) puts every patch entry on a channel; that holds
-for Conv and, with its zero-inserted input, for ConvTranspose alike.
+group a channel (`group = C`, same strides, pads and dilations) puts every patch entry on a channel; that
+holds for Conv and, with its zero-inserted input, for ConvTranspose alike.
 
 A weight used by several nodes is one layer with several uses; the uses count as further positions.
 """
@@ -131,7 +131,7 @@ class Skipped:
 
 @dataclass
 class Layers:
-    """All prunable layers of a graph in topological order of their first use, and what is not one, and why."""
+    """The prunable layers of a graph in topological order of first use; what is not one, with the reason."""
 
     layers: list[Layer] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -173,7 +173,8 @@ def find_layers(graph: ir.Graph) -> Layers:
 
 def _layer(weight: ir.Value, uses: tuple[Use, ...], biases: set[ir.Value | None]) -> Layer | str:
     if len({_reading(use.node) for use in uses}) > 1:
-        return f"weight {weight.name} is used in {len(uses)} places that read it on different axes or with other strides"
+        places = f"{len(uses)} places that read it on different axes or with other strides"
+        return f"weight {weight.name} is used in {places}"
     foreign = [
         user.name or user.op_type for user, _ in weight.uses() if user not in {use.node for use in uses}
     ]
@@ -220,7 +221,7 @@ def _use(node: ir.Node) -> tuple[Use, ir.Value | None]:
     return Use(node, value, output), None
 
 
-# -- the kinds: what differs between the four ops ---------------------------------------------------------------
+# -- the kinds: what differs between the four ops ------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -440,7 +441,7 @@ def _row_positions(use: Use) -> int | None:
 
 
 def _matmul_positions(use: Use) -> int | None:
-    """Behind a weight on the left, positions are columns: the last axis and those between batch and features."""
+    """Behind a left weight, positions are columns: the last axis and those between batch and features."""
     if _matmul_input(use.node) == 0:
         return _row_positions(use)
     between, columns = _static(use.output, slice(1, -2)), _static(use.output, slice(-1, None))

@@ -31,7 +31,7 @@ from onnxprune.passes.dead_units import remove_dead_units
 from onnxprune.passes.pack import pack, unpack
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
-from onnxprune.prune import Pruned, Task, prune
+from onnxprune.prune import Gather, Pruned, Task, prune
 from onnxprune.report import schema
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.session import Session
@@ -80,7 +80,8 @@ def compress(
 
     Args:
         model: an ONNX file, or one loaded with `onnxprune.load`.
-        data: calibration data: an npz or npy file, an array, a dict of arrays, or a list of feeds; noise if None.
+        data: calibration data: an npz or npy file, an array, a dict of arrays, or a list of feeds; if None,
+            noise.
         output: where to write; nothing is written if None.
         evaluation: data to measure on before and after; the calibration data against the dense model if None.
         statistics: statistics, or their file, from `calibrate`.
@@ -110,7 +111,7 @@ def compress(
             loaded.ir, source, known, budget, chosen, _gather(loaded, source, chosen, progress), progress
         )
         pruned = prune(task)
-    plan = Plan(loaded.sha256, chosen.model_dump(), pruned.kept, pruned.importance)
+    plan = Plan(loaded.sha256, chosen.model_dump(mode="json"), pruned.kept, pruned.importance)
     with clock.stage("clean up"):
         before_removal = pruned.model.clone()
         dead = remove_dead_units(pruned.model)
@@ -186,7 +187,7 @@ def _statistics(
     return _gather(model, data, options, progress)(model.ir)
 
 
-def _gather(model: Model, data: Data, options: Options, progress: Progress) -> Any:
+def _gather(model: Model, data: Data, options: Options, progress: Progress) -> Gather:
     how = Gathering(
         loss=options.loss,
         gradients=_needs_gradients(options),
@@ -209,7 +210,7 @@ def _blocked(statistics: Statistics | None, options: Options) -> dict[str, str]:
 def _write(
     model: ir.Model, before_removal: ir.Model, loaded: Model, output: Path, data: Data, options: Options
 ) -> int:
-    """Pack and save; checked against the pruned graph as it was before dead units went and weights were packed."""
+    """Pack and save; checked against the pruned graph before dead units went and weights were packed."""
     packed = model.clone()
     if options.pack != "none":
         pack(packed, options.pack)
@@ -219,7 +220,7 @@ def _write(
         unpack(reference)
     feeds = next(data.batches()).feeds
     expected = Session(reference, options.provider, optimise=False).run(feeds)
-    record = {"version": version("onnxprune"), "recipe": options.recipe, "options": options.model_dump()}
+    record = {"version": version("onnxprune"), "recipe": options.recipe, "options": options.model_dump(mode="json")}
     metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
     return save(packed, output, expected=[(feeds, expected)], metadata=metadata)
 
@@ -227,7 +228,7 @@ def _write(
 def _measure(
     dense: ir.Model, pruned: ir.Model, data: Data, options: Options, progress: Progress
 ) -> tuple[schema.MetricChange, tuple[str, ...]]:
-    """Accuracy where the data has class labels, else how close the pruned model's outputs are to the dense one's."""
+    """Accuracy where the data has class labels, else how close the pruned outputs are to the dense ones."""
     given: dict[str, Any] = {"reference": dense, "provider": options.provider, "progress": progress}
     ideal, measured = evaluate(dense, data, **given), evaluate(pruned, data, **given)
     name = measured.primary
@@ -274,7 +275,7 @@ def _report(
         opset_after=loaded.ir.opset_imports.get("", 0),
         seconds=clock.seconds,
         warnings=(*((data.description,) if data.synthetic else ()), *data.notes),
-        options=options.model_dump(),
+        options=options.model_dump(mode="json"),
         versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "scipy")}
         | {"python": platform.python_version()},
     )

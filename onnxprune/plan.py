@@ -1,4 +1,7 @@
-"""Plan: which weights stay, as data; JSON in and out. Scores make plans, passes apply them, nothing does both."""
+"""Plan: which weights stay, as data; JSON in and out.
+
+Scores make plans, passes apply them, nothing does both.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ Mask = npt.NDArray[np.bool_]
 class Plan:
     """What to cut from the model with hash `sha256`.
 
-    `kept` holds a mask for each layer by name, [groups, d_out, d_in], True where the weight stays; layers that are
-    not in it stay whole. `importance` is each layer's share of the sum of all saliencies. `options` are the run's.
+    `kept` holds a mask for each layer by name, [groups, d_out, d_in], True where the weight stays; layers
+    that are not in it stay whole. `importance` is each layer's share of the sum of all saliencies. `options`
+    are the run's.
     """
 
     sha256: str
@@ -33,7 +37,7 @@ class Plan:
     def to_json(self) -> str:
         """Masks as base64 of their bits, everything else readable."""
         masks = {
-            name: {"shape": mask.shape, "bits": base64.b64encode(np.packbits(mask)).decode()}
+            name: {"shape": mask.shape, "bits": base64.b64encode(np.packbits(mask).tobytes()).decode()}
             for name, mask in self.kept.items()
         }
         return json.dumps(

@@ -1,11 +1,12 @@
 """Pruning of weights: from a budget to a pruned model, by ranking or by the sweep.
 
-Ranking: score every weight, keep the best of all layers together or of each layer, let a surgeon correct the rest.
-Sweep: decide how many weights each layer keeps, then walk the network (see `sweep`). Both go geometrically in steps;
-ranking gathers its statistics anew at each, the sweep sees the pruned network's inputs anyway.
+Ranking: score every weight, keep the best of all layers together or of each layer, let a surgeon correct the
+rest. Sweep: decide how many weights each layer keeps, then walk the network (see `sweep`). Both go
+geometrically in steps; ranking gathers its statistics anew at each, the sweep sees the pruned network's
+inputs anyway.
 
-Weights that end up on dead units say nothing; with `regrow` as many others come back instead, so that the ratio is
-exact after the dead units are gone.
+Weights that end up on dead units say nothing; with `regrow` as many others come back instead, so that the
+ratio is exact after the dead units are gone.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def prune(task: Task) -> Pruned:
     return Pruned(model, kept, importance)
 
 
-# -- the sweep --------------------------------------------------------------------------------------------------
+# -- the sweep -----------------------------------------------------------------------------------------------
 
 
 def _by_sweep(task: Task, model: ir.Model) -> Masks:
@@ -146,7 +147,7 @@ def _pattern_rounds(task: Task) -> dict[str, list[Round]]:
     return {layer.name: patterned(kept, of, layer.kernel) for layer in task.budget.layers}
 
 
-# -- ranking ----------------------------------------------------------------------------------------------------
+# -- ranking -------------------------------------------------------------------------------------------------
 
 
 def _by_ranking(task: Task, model: ir.Model, scores: dict[str, Array]) -> Masks:
@@ -240,13 +241,14 @@ def _scores(
     return scores
 
 
-# -- regrowth ---------------------------------------------------------------------------------------------------
+# -- regrowth ------------------------------------------------------------------------------------------------
 
 
 def _regrown(task: Task, model: ir.Model, kept: Masks, scores: dict[str, Array]) -> Masks:
     """Masks with the same number of parameters in use, none of them on a dead unit.
 
-    What dies is taken out of the masks, and as many of the best weights that may live come back, until nothing dies.
+    What dies is taken out of the masks, and as many of the best weights that may live come back, until
+    nothing dies.
     """
     layers = {layer.name: layer for layer in find_layers(model.graph) if layer.name in kept}
     goal = sum(int(mask.sum()) for mask in kept.values())

@@ -21,7 +21,7 @@ from onnxprune.errors import ModelError, RuntimeUnavailableError
 try:
     import onnxruntime
 except ImportError:  # said clearly at first use, so that `onnxprune --help` works without it
-    onnxruntime = None  # type: ignore[assignment]  # the module is optional by design
+    onnxruntime = None
 
 Provider = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]

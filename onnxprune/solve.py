@@ -1,7 +1,7 @@
 """Conjugate gradients over a free set: the one iterative solver, used by the joint surgeon and by the sweep.
 
-Least squares restricted to the kept weights has a different matrix for every row; products with the whole matrix,
-masked, serve all rows at once.
+Least squares restricted to the kept weights has a different matrix for every row; products with the whole
+matrix, masked, serve all rows at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def conjugate_gradients(
     """
     mask = free.astype(right.dtype)
     scale = mask / diagonal
-    solution = start * mask
+    solution: Array = start * mask
     right = right * mask
     residual = right - mask * product(solution) if solution.any() else right.copy()
     goal = tolerance**2 * float(np.vdot(right, right * scale))

@@ -3,9 +3,10 @@
     paper   ΔW = −G⁻¹ C A⁻¹, C = w_q / ([G⁻¹]_ii [A⁻¹]_jj) at the pruned q          MLPrune, eq. 7
     joint   minimise ½ tr(G Δ A Δᵀ) over the kept entries, Δ = −W at the pruned ones
 
-`paper` adds up the optimal answers to single removals; it ignores that all of them happen together. `joint` is the
-exact answer, by conjugate gradients with the diagonal preconditioner 1/(G_ii A_jj): two products an iteration.
-Matrices are [groups, d_out, d_in + 1], the bias as last column, which is never pruned; A and G are damped.
+`paper` adds up the optimal answers to single removals; it ignores that all of them happen together. `joint`
+is the exact answer, by conjugate gradients with the diagonal preconditioner 1/(G_ii A_jj): two products an
+iteration. Matrices are [groups, d_out, d_in + 1], the bias as last column, which is never pruned; A and G are
+damped.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def joint_surgeon(
 
 def quadratic_product(delta: Array, statistics: LayerStatistics, damp_a: Array, damp_g: Array) -> Array:
     """(G + λ_G I) Δ (A + λ_A I), [groups, d_out, d_in + 1]; the gradient of the layer's quadratic loss."""
-    product = statistics.activations.times(delta) + damp_a[:, None, None] * delta
+    product: Array = statistics.activations.times(delta) + damp_a[:, None, None] * delta
     if statistics.gradients is not None:
         turned = product.transpose(0, 2, 1)
         product = statistics.gradients.times(turned).transpose(0, 2, 1) + damp_g[:, None, None] * product

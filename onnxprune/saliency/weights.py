@@ -4,7 +4,7 @@
     random      U[0, 1)
     wanda       |w| √A_jj                                    Sun et al. 2023
     obd         ½ T w² A_jj G_ii                             LeCun et al. 1990, diagonal of the Fisher
-    mlprune     ½ T w² / ([A⁻¹]_jj [G⁻¹]_ii)                 MLPrune, eq. 7 with the Kronecker factors of eq. 13
+    mlprune     ½ T w² / ([A⁻¹]_jj [G⁻¹]_ii)                 MLPrune, eq. 7 with the factors of eq. 13
 
 Where no gradient reaches a layer, G is the identity: the layer's own squared error stands for the loss.
 `normalised` divides by the layer's sum (MLPrune, eq. 14).

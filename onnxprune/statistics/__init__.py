@@ -1,7 +1,7 @@
 """Statistics: activation means and the Kronecker factors A and G of every layer.
 
-`graph` emits the sums as graph outputs, `collect` runs and adds them, `factors` is the linear algebra on them and
-`store` their file.
+`graph` emits the sums as graph outputs, `collect` runs and adds them, `factors` is the linear algebra on them
+and `store` their file.
 """
 
 from onnxprune.statistics.collect import Gathering, collect

@@ -1,7 +1,7 @@
 """Gather statistics: one session, batch by batch, sums in float64.
 
-The same noise is drawn for the same seed and batch on every provider and in every shard, so that a shard's sums
-are what one process would have added for its batches.
+The same noise is drawn for the same seed and batch on every provider and in every shard, so that a shard's
+sums are what one process would have added for its batches.
 """
 
 from __future__ import annotations

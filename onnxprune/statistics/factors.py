@@ -2,8 +2,8 @@
 
 A `Factor` holds sums over rows, so that batches, shards and machines add up. Two forms behind one interface:
 
-    Gram      Σ x xᵀ           [groups, d, d]      when rows are many
-    Samples   the x themselves [groups, rows, d]   when d exceeds the rows there will be (VGG16's fc1: d = 25,089)
+    Gram      Σ x xᵀ             [groups, d, d]      when rows are many
+    Samples   the x themselves   [groups, rows, d]   when d exceeds the rows (VGG16's fc1: d = 25,089)
 
 `damped` gives (factor + λI), one λ a group, ready to be inverted; for Samples by Woodbury, exactly:
 (XᵀX/n + λI)⁻¹ = (I − Xᵀ(nλI + XXᵀ)⁻¹X)/λ. Sums, products and inverses are float64.
@@ -35,33 +35,6 @@ class Damped(Protocol):
         ...
 
 
-class Factor(Protocol):
-    """Second moment of rows; `weight` is the number of rows (or what an average counts for one)."""
-
-    weight: float
-
-    @property
-    def size(self) -> int:
-        """d."""
-        ...
-
-    def mean(self) -> Array:
-        """Mean of x xᵀ, [groups, d, d]."""
-        ...
-
-    def diagonal(self) -> Array:
-        """Mean of x², [groups, d]."""
-        ...
-
-    def times(self, rows: Array) -> Array:
-        """`rows` [groups, m, d] times the mean."""
-        ...
-
-    def damped(self, damping: Array) -> Damped:
-        """The mean plus damping [groups] times I."""
-        ...
-
-
 @dataclass
 class Gram:
     """Σ x xᵀ over rows, float64 [groups, d, d]."""
@@ -71,11 +44,11 @@ class Gram:
 
     @property
     def size(self) -> int:
-        """d."""
+        """The width d."""
         return int(self.total.shape[1])
 
     def merge(self, other: Gram, decay: float = 1.0, share: float = 1.0) -> Gram:
-        """decay · self + share · other: the sum, or one step of an exponential average."""
+        """Sum of decay · self and share · other: plain, or one step of an exponential average."""
         return Gram(decay * self.total + share * other.total, decay * self.weight + share * other.weight)
 
     def mean(self) -> Array:
@@ -84,7 +57,8 @@ class Gram:
 
     def diagonal(self) -> Array:
         """Mean of x², [groups, d]."""
-        return np.einsum("gii->gi", self.total) / self.weight
+        diagonal: Array = np.einsum("gii->gi", self.total) / self.weight
+        return diagonal
 
     def times(self, rows: Array) -> Array:
         """`rows` [groups, m, d] times the mean."""
@@ -113,7 +87,7 @@ class Samples:
 
     @property
     def size(self) -> int:
-        """d."""
+        """The width d."""
         return int(self.rows.shape[2])
 
     def merge(self, other: Samples, decay: float = 1.0, share: float = 1.0) -> Samples:
@@ -131,7 +105,8 @@ class Samples:
 
     def diagonal(self) -> Array:
         """Mean of x², [groups, d]."""
-        return np.einsum("gnd,gnd->gd", self.rows, self.rows, dtype=np.float64) / self.weight
+        squares: Array = np.einsum("gnd,gnd->gd", self.rows, self.rows, dtype=np.float64)
+        return squares / self.weight
 
     def times(self, rows: Array) -> Array:
         """`rows` [groups, m, d] times the mean, without forming it."""
@@ -147,6 +122,10 @@ class Samples:
     def damped(self, damping: Array) -> Damped:
         """The mean plus damping [groups] times I, by Woodbury."""
         return _DampedSamples(self.rows.astype(np.float64), self.weight, damping)
+
+
+#: A second moment of rows; `weight` is the number of rows (or what an average counts for one).
+Factor = Gram | Samples
 
 
 class _DampedGram:
@@ -200,14 +179,14 @@ def _solved(factor: Array, rows: Array) -> Array:
 
 
 def damping_pair(activations: Factor, gradients: Factor | None, damping: float) -> tuple[Array, Array]:
-    """Factored Tikhonov damping with the trace ratio π (Martens & Grosse 2015, §6.3), relative to the factors.
+    """Factored Tikhonov damping, relative, with the trace ratio π (Martens & Grosse 2015, §6.3).
 
     λ = `damping` · mean eigenvalue of A ⊗ G, split as π√λ for A and √λ/π for G with
     π² = (tr A / d_A) / (tr G / d_G). Without G (curvature taken as identity) A alone is damped, by all of λ.
 
     Returns:
-        What to add to the diagonals of A and of G, [groups] each; at least the smallest normal float32, so that a
-        factor of zeros, or of squares that underflowed in the graph, stays invertible.
+        What to add to the diagonals of A and of G, [groups] each; at least the smallest normal float32, so
+        that a factor of zeros, or of squares that underflowed in the graph, stays invertible.
     """
     tiny = float(np.finfo(np.float32).tiny)
     mean_a = activations.diagonal().mean(axis=1)

@@ -25,7 +25,7 @@ from onnxprune.options import Loss
 
 @dataclass
 class StatisticsGraph:
-    """The graph and what is in it: layer names in output order, the loss, and which layers no gradient reaches.
+    """The graph and what is in it: layer names in output order, the loss, layers that no gradient reaches.
 
     `shapes` is a second graph whose outputs, named as the noise inputs, are the shapes the noise must have.
     """
@@ -101,15 +101,14 @@ def square(op: Emitter, rows: ir.Value, groups: int, other: ir.Value | None = No
 
 def _activations(op: Emitter, layer: Layer, index: int, sampled: bool) -> dict[str, ir.Value]:
     features = widened(op, layer, _joined(op, [layer.features(op, use.input) for use in layer.uses]))
+    first = {"rows": op.Identity(features)} if sampled else {"gram": square(op, features, layer.groups)}
     made = {
-        "rows" if sampled else "gram": op.Identity(features)
-        if sampled
-        else square(op, features, layer.groups),
+        **first,
         "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
         "count": op.Shape(features, start=2),
     }
     for name, value in made.items():
-        value.dtype = ir.DataType.INT64 if name == "count" else features.dtype
+        value.dtype = ir.DataType.INT64 if name == "count" else sum_type(layer)
     return {f"{name}/{index}": value for name, value in made.items()}
 
 
@@ -120,17 +119,22 @@ def _gradients(
         op, layer, _joined(op, [layer.responses(op, backward[use.output]) for use in layer.uses])
     )
     gram = square(op, responses, layer.groups)
-    gram.dtype = responses.dtype
+    gram.dtype = sum_type(layer)
     return {f"gradient/{index}": gram}
 
 
+def sum_type(layer: Layer) -> ir.DataType:
+    """A type that sums of squares fit in: that of the weights, but float32 for float16 and bfloat16."""
+    dtype = layer.weight.dtype
+    return dtype if dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) else ir.DataType.FLOAT
+
+
 def widened(op: Emitter, layer: Layer, rows: ir.Value) -> ir.Value:
-    """`rows` in a type that sums of squares fit in: float16 and bfloat16 are widened to float32."""
-    if layer.weight.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        rows = op.Cast(rows, to=ir.DataType.FLOAT.value)
-        rows.dtype = ir.DataType.FLOAT
-    else:
-        rows.dtype = layer.weight.dtype
+    """`rows` in the layer's `sum_type`."""
+    dtype = sum_type(layer)
+    if layer.weight.dtype != dtype:
+        rows = op.Cast(rows, to=dtype.value)
+    rows.dtype = dtype
     return rows
 
 

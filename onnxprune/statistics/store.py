@@ -1,7 +1,7 @@
 """Statistics of a whole model: what is known of each layer, and their file (safetensors).
 
-Everything is a sum with the number of rows it was taken over, so files of shards and machines merge by adding.
-The file carries the model's hash; statistics of another model are refused.
+Everything is a sum with the number of rows it was taken over, so files of shards and machines merge by
+adding. The file carries the model's hash; statistics of another model are refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +48,13 @@ class LayerStatistics:
         if isinstance(self.activations, Samples):
             rows = self.activations.rows  # the last column is the 1 of ā, scaled as its row is in an average
             total: Array = np.einsum("gnd,gn->gd", rows[:, :, :-1], rows[:, :, -1], dtype=np.float64)
-            return total / self.activations.weight
-        assert isinstance(self.activations, Gram)
-        return cast(Array, self.activations.total[:, :-1, -1] / self.activations.weight)
+        else:
+            total = self.activations.total[:, :-1, -1]
+        mean: Array = total / self.activations.weight
+        return mean
 
     def merge(self, other: LayerStatistics, decay: float = 1.0, share: float = 1.0) -> LayerStatistics:
-        """decay · self + share · other; rows and samples are counted, not averaged.
+        """Sum of decay · self and share · other; rows and samples are counted, not averaged.
 
         Raises:
             StatisticsError: one has gradients and the other has none, or sizes differ.
@@ -81,7 +82,7 @@ class LayerStatistics:
             self.activations.merge(self.activations, share, empty)
             if isinstance(self.activations, Gram)
             else Samples(self.activations.rows * np.float32(np.sqrt(share)), 1.0)
-        )  # type: ignore[attr-defined]
+        )
         gradients = None if self.gradients is None else self.gradients.merge(self.gradients, share, empty)
         return LayerStatistics(activations, gradients, self.rows, self.samples)
 
@@ -93,7 +94,7 @@ class LayerStatistics:
 
 @dataclass
 class Statistics:
-    """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no gradient, and why."""
+    """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no G, and why."""
 
     sha256: str
     samples: int
@@ -111,8 +112,8 @@ class Statistics:
         """
         if sha256 != self.sha256:
             raise StatisticsError(
-                f"these statistics are of another model (sha256 {self.sha256[:12]}…, this one is {sha256[:12]}…); "
-                "run `onnxprune calibrate` for this model"
+                f"these statistics are of another model (sha256 {self.sha256[:12]}…, "
+                f"this one is {sha256[:12]}…); run `onnxprune calibrate` for this model"
             )
 
 
@@ -210,7 +211,7 @@ def _read(file: Any, index: int, entry: dict[str, Any]) -> LayerStatistics:
     weight = float(entry["weight"])
     array = file.get_tensor(f"{index}.A")
     activations: Factor = Samples(array, weight) if entry["form"] == "samples" else Gram(array, weight)
-    gradients = Gram(file.get_tensor(f"{index}.G"), weight) if f"{index}.G" in file.keys() else None  # noqa: SIM118
+    gradients = Gram(file.get_tensor(f"{index}.G"), weight) if f"{index}.G" in file.keys() else None
     return LayerStatistics(activations, gradients, float(entry["rows"]), float(entry["samples"]))
 
 
@@ -219,4 +220,4 @@ def _summed(factor: Factor) -> Gram:
 
 
 def _array(factor: Factor) -> Array:
-    return factor.rows if isinstance(factor, Samples) else cast(Gram, factor).total
+    return factor.rows if isinstance(factor, Samples) else factor.total

@@ -1,9 +1,9 @@
 """A moving frontier: the calibration samples' values at a cut of a network, pushed forward piece by piece.
 
 The sweep needs the dense and the pruned network's values at every layer, but never all at once. A `Frontier`
-holds only the values that cross the cut between what has run and what has not; `advance` runs the subgraph up to
-the values wanted next, on every batch. A walk over the whole graph costs one forward pass and holds one cut's
-activations, in memory up to `memory` bytes and in memory-mapped files beyond.
+holds only the values that cross the cut between what has run and what has not; `advance` runs the subgraph up
+to the values wanted next, on every batch. A walk over the whole graph costs one forward pass and holds one
+cut's activations, in memory up to `memory` bytes and in memory-mapped files beyond.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     gram    Σ x xᵀ  or the x themselves (see `factors`)      cross   Σ t xᵀ
     input   Σ x                                               target  Σ t            square  Σ t²
 
-They are gathered in onnxruntime by one small graph a layer; only sums come back. With a free bias the best bias is
-t̄ − W x̄ for any W, so the fit is one of centred moments.
+They are gathered in onnxruntime by one small graph a layer; only sums come back. With a free bias the best
+bias is t̄ − W x̄ for any W, so the fit is one of centred moments.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from onnxprune.emit import Emitter
 from onnxprune.layers import Layer, Use
 from onnxprune.refit import Problem
 from onnxprune.session import Provider, Session
-from onnxprune.statistics import Gram, LayerStatistics, Samples
-from onnxprune.statistics.graph import square, widened
+from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
+from onnxprune.statistics.graph import square, sum_type, widened
 from onnxprune.sweep.targets import Target
 
 Array = npt.NDArray[Any]
@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 class Moments:
     """Sums over `weight` rows; layouts [groups, …] as in `layers`."""
 
-    gram: Gram | Samples
+    gram: Factor
     cross: Array
     input: Array
     target: Array
@@ -55,7 +55,7 @@ class Moments:
         mean_x = self.input / self.weight * has_bias
         mean_t = self.target / self.weight * has_bias
         if isinstance(self.gram, Samples):
-            centred: Gram | Samples = Samples(
+            centred: Factor = Samples(
                 self.gram.rows - mean_x[:, None, :].astype(self.gram.rows.dtype), self.weight
             )
         else:
@@ -90,7 +90,7 @@ class MomentsGraph:
             "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
             **self._targets(op, features, wanted),
         }
-        self._session = _session(graph, outputs, features.dtype, provider)
+        self._session = _session(graph, outputs, sum_type(layer), provider)
         self._relaxed = None
         bounds = target.bounds()
         if bounds is not None and target.sign > 0:
@@ -113,7 +113,7 @@ class MomentsGraph:
         relaxed = op.Where(op.LessOrEqual(dense, low), op.Min(now, low), dense)
         relaxed = op.Where(op.GreaterOrEqual(dense, high), op.Max(now, high), relaxed)
         wanted = _sum(op, relaxed, offset, -1.0, 1.0)
-        return _session(graph, self._targets(op, features, wanted), features.dtype, provider)
+        return _session(graph, self._targets(op, features, wanted), sum_type(layer), provider)
 
     def _parts(self, op: Emitter, graph: ir.Graph, target: Target) -> tuple[ir.Value, ir.Value | None]:
         """The dense value and the sum of the pruned terms, as responses."""
@@ -146,7 +146,7 @@ class MomentsGraph:
         return self._relaxed is not None
 
     def relax(self, feeds: dict[str, Array], weights: Array, bias: Array) -> tuple[Array, Array, Array]:
-        """cross, target and square of one batch, the target being the fit's own where the reader cannot tell."""
+        """Cross, target and square of one batch; the target is the fit's own where the reader cannot tell."""
         assert self._relaxed is not None
         single = {"weights": weights.astype(np.float32), "bias": bias[:, :, None].astype(np.float32)}
         out = {
@@ -168,7 +168,8 @@ class MomentsGraph:
 
     def _rows(self, feeds: dict[str, Array], out: dict[str, Array]) -> float:
         groups, d_out = out["target_sum"].shape
-        return -(-(feeds["target"].size // (groups * d_out)) // self._stride)
+        rows = feeds["target"].size // int(groups * d_out)
+        return -(-rows // self._stride)
 
 
 def _every(op: Emitter, stride: int, rows: ir.Value) -> ir.Value:
@@ -186,7 +187,7 @@ def moments_of_all_uses(layer: Layer, statistics: LayerStatistics) -> Moments:
     bias = np.zeros(weights.shape[:2]) if bias is None else bias
     factor, rows = statistics.activations, statistics.activations.weight
     if isinstance(factor, Samples):
-        gram: Gram | Samples = Samples(factor.rows[:, :, :-1], rows)
+        gram: Factor = Samples(factor.rows[:, :, :-1], rows)
     else:
         gram = Gram(factor.mean()[:, :-1, :-1] * rows, rows)
     total = statistics.mean() * rows
@@ -205,7 +206,7 @@ def _sum(op: Emitter, value: ir.Value, offset: ir.Value | None, factor: float, s
 
 
 def _session(
-    graph: ir.Graph, outputs: dict[str, ir.Value], dtype: ir.DataType | None, provider: Provider
+    graph: ir.Graph, outputs: dict[str, ir.Value], dtype: ir.DataType, provider: Provider
 ) -> Session:
     for name, value in outputs.items():
         value.name, value.dtype = name, dtype

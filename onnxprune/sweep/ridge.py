@@ -1,7 +1,7 @@
 """The ridge λ of a refit: where samples are few for the width, chosen on held-back rows.
 
-With 1,000 images and 785 columns plain least squares fits noise; the residual on rows that were not fitted says how
-much to trust them.
+With 1,000 images and 785 columns plain least squares fits noise; the residual on rows that were not fitted
+says how much to trust them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a layer should produce in the pruned network: the dense value, or at a residual sum the rest of it.
 
-Where s feeds nothing but a sum whose other terms the pruned network already has, the best s is not the dense s but
-`dense sum − pruned other terms`: the layer then repairs what the other branch lost (design §2). The sum is found by
-following s forward through its only reader, for any graph; no pattern is matched.
+Where s feeds nothing but a sum whose other terms the pruned network already has, the best s is not the dense
+s but `dense sum − pruned other terms`: the layer then repairs what the other branch lost (design §2). The sum
+is found by following s forward through its only reader, for any graph; no pattern is matched.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
     W' = (T Xᵀ + λW)(X Xᵀ + λI)⁻¹ restricted to what is kept
 
-X are the *pruned* network's inputs, T the dense network's values (see `targets`), so every layer repairs what the
-layers before it lost. The weights that stay are chosen on the way, from the same moments (see `refit`); or they are
-given, and then only refitted.
+X are the *pruned* network's inputs, T the dense network's values (see `targets`), so every layer repairs what
+the layers before it lost. The weights that stay are chosen on the way, from the same moments (see `refit`);
+or they are given, and then only refitted.
 
-Where a Relu or Clip reads the value, numbers beyond its bounds need not be met: after the first fit, the target there
-becomes the fit's own value, as far as it is beyond the bound too, and the layer is fitted once more. Measured on
-ResNet-20 at 12.5 %: 86.3 → 89.6 % top-1.
+Where a Relu or Clip reads the value, numbers beyond its bounds need not be met: after the first fit, the
+target there becomes the fit's own value, as far as it is beyond the bound too, and the layer is fitted once
+more. Measured on ResNet-20 at 12.5 %: 86.3 → 89.6 % top-1.
 
-A weight used in several places is fitted once, from the dense network's statistics of all its uses, since not all
-of its inputs are known yet when it is reached.
+A weight used in several places is fitted once, from the dense network's statistics of all its uses, since not
+all of its inputs are known yet when it is reached.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from onnxprune.data import Data
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
-from onnxprune.session import Provider
-from onnxprune.sweep.frontier import Frontier, ancestors
 from onnxprune.refit import Refit, Round, choose
+from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
+from onnxprune.sweep.frontier import Frontier, ancestors
 from onnxprune.sweep.moments import Moments, MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import ridge
 from onnxprune.sweep.targets import find_target
@@ -40,14 +40,15 @@ from onnxprune.sweep.targets import find_target
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-_ROWS = 200  # rows a column that a gram is made of; more change nothing (ResNet-20: KL 0.452 at 100, 0.455 at all)
+# Rows a column that a gram is made of; more change nothing (ResNet-20: KL 0.452 at 100, 0.455 at all).
+_ROWS = 200
 _RELAXATIONS = 1  # refits to relaxed targets; more change nothing
 _HELD_EVERY = 5  # one batch in so many is held back where λ has to be chosen
 
 
 @dataclass
 class Swept:
-    """What became of one layer: its mask and the mean squared error of each output unit, relative to its variance."""
+    """What became of one layer: its mask, and its mean squared error relative to the target's variance."""
 
     kept: Mask
     error: float
@@ -117,7 +118,7 @@ def _refit(walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Seque
 
 @dataclass
 class _Gathered:
-    """Moments of a layer, held-back ones apart, and what it takes to gather them again with relaxed targets."""
+    """Moments of a layer, held-back ones apart, and what gathers them again with relaxed targets."""
 
     fit: Moments
     held: Moments | None = None
@@ -199,9 +200,9 @@ class _Walk:
 
 
 def _stride(rows: int, positions: int, columns: int) -> int:
-    """How many rows to step over so that some `_ROWS` a column remain; coprime to the positions of an image,
+    """How many rows to step over so that some `_ROWS` a column remain.
 
-    so that every position of the image is seen.
+    Coprime to the positions of an image, so that every position of the image is seen.
     """
     stride = max(1, int(rows / (_ROWS * columns)))
     while gcd(stride, positions) > 1:
