@@ -24,14 +24,18 @@ def test_rounded_is_exact_and_within_bounds(layers, seed, share, sparse):
 
 
 def test_rounded_is_in_proportion():
-    counts = rounded(np.array([0.1, 0.2, 0.4]), np.array([1000, 500, 250]), 300, np.zeros(3), np.full(3, 1000))
+    counts = rounded(
+        np.array([0.1, 0.2, 0.4]), np.array([1000, 500, 250]), 300, np.zeros(3), np.full(3, 1000)
+    )
     np.testing.assert_array_equal(counts, [100, 100, 100])
     more = rounded(np.array([0.1, 0.2, 0.4]), np.array([1000, 500, 250]), 600, np.zeros(3), np.full(3, 1000))
     np.testing.assert_array_equal(more, [200, 200, 200])
 
 
 def test_rounded_gives_what_a_bound_takes_to_the_others():
-    counts = rounded(np.array([0.5, 0.5, 0.5]), np.full(3, 100), 150, np.array([0, 90, 0]), np.array([10, 100, 100]))
+    counts = rounded(
+        np.array([0.5, 0.5, 0.5]), np.full(3, 100), 150, np.array([0, 90, 0]), np.array([10, 100, 100])
+    )
     np.testing.assert_array_equal(counts, [10, 90, 50])
 
 
@@ -40,7 +44,8 @@ def test_rounded_goes_to_the_largest_remainders():
     np.testing.assert_array_equal(counts, [3, 5, 2])
 
 
-# -- curves -----------------------------------------------------------------------------------------------------
+# -- curves
+# -----------------------------------------------------------------------------------------------------
 
 
 def layer(seed=0, rank=12, gradients=True, samples=False, scale=1.0):
@@ -51,7 +56,9 @@ def layer(seed=0, rank=12, gradients=True, samples=False, scale=1.0):
     a = np.concatenate([a, np.ones((1, 300, 1))], axis=2)
     g = scale * rng.standard_normal((1, 300, 5))
     factor = Samples(a, 300.0) if samples else Gram(a.transpose(0, 2, 1) @ a, 300.0)
-    statistics = LayerStatistics(factor, Gram(g.transpose(0, 2, 1) @ g, 300.0) if gradients else None, 300.0, 100.0)
+    statistics = LayerStatistics(
+        factor, Gram(g.transpose(0, 2, 1) @ g, 300.0) if gradients else None, 300.0, 100.0
+    )
     return rng.standard_normal((1, 5, 12)), statistics
 
 
@@ -81,7 +88,9 @@ def test_curves_fall_to_about_nothing(gradients, samples):
     weights, statistics = layer(gradients=gradients, samples=samples)
     curve = loss_curve(weights, statistics, True)
     assert curve.shape == (len(DENSITIES),) and (curve >= 0).all()
-    assert (np.diff(curve) <= 0.02 * curve[0]).all()  # refits in between are a few steps of float32: not exactly monotone
+    assert (
+        np.diff(curve) <= 0.02 * curve[0]
+    ).all()  # refits in between are a few steps of float32: not exactly monotone
     assert curve[-1] < 0.2 * curve[0]
     # with one weight left of sixty, about all of ½ T tr(G W Σ Wᵀ) is lost
     problem = dense_problem(weights, statistics, True)
@@ -95,19 +104,25 @@ def test_a_louder_gradient_costs_by_its_square():
     np.testing.assert_allclose(curves[1], 9 * curves[0], rtol=1e-5)  # refits are of float32
 
 
-# -- least loss -------------------------------------------------------------------------------------------------
+# -- least loss
+# -------------------------------------------------------------------------------------------------
 
 
 def summed(curves, fractions):
     """The curves at these fractions, power laws between the densities."""
-    at = [np.exp(np.interp(np.log(f), np.log(DENSITIES), np.log(c))) for c, f in zip(curves, fractions, strict=True)]
+    at = [
+        np.exp(np.interp(np.log(f), np.log(DENSITIES), np.log(c)))
+        for c, f in zip(curves, fractions, strict=True)
+    ]
     return sum(at)
 
 
 def power_laws(seed, layers):
     rng = np.random.default_rng(seed)
     exponents, scales = rng.uniform(0.5, 2.5, layers), 10 ** rng.uniform(-2, 2, layers)
-    return [scale * np.array(DENSITIES) ** -exponent for scale, exponent in zip(scales, exponents, strict=True)]
+    return [
+        scale * np.array(DENSITIES) ** -exponent for scale, exponent in zip(scales, exponents, strict=True)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,12 +136,13 @@ def test_least_loss_is_within_budget_and_no_worse_than_uniform(layers, seed, sha
     assert (fractions * sizes).sum() <= budget
     # beyond the last density the model falls steeply to nothing at 1: a layer goes there in one jump
     assume((fractions >= DENSITIES[0]).all() and (fractions <= DENSITIES[-2]).all())
-    # the grid has 400 densities: a step is under 2 %, so is what the budget leaves over, and exponents are below 2.5
+    # the grid has 400 densities: a step is under 2 %, so is what the budget leaves over, and exponents are
+    # below 2.5
     assert summed(curves, fractions) <= summed(curves, np.full(layers, share)) * 1.05
 
 
 def test_least_loss_has_equal_marginal_loss_a_weight():
-    """c · f^−p with equal p: by Lagrange f ∝ (c / size)^(1 / (p + 1))."""
+    """C · f^−p with equal p: by Lagrange f ∝ (c / size)^(1 / (p + 1))."""
     sizes, scales = np.array([1000.0, 1000.0, 4000.0]), np.array([1.0, 8.0, 1.0])
     curves = [scale * np.array(DENSITIES) ** -1.0 for scale in scales]
     fractions = least_loss(curves, sizes, 600)

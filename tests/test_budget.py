@@ -113,7 +113,8 @@ def test_steps_are_geometric_from_all_weights_to_the_budget(ratio, weights):
         np.testing.assert_allclose(shares, (weights / 368) ** 0.25, rtol=0.01)  # whole numbers
 
 
-# -- selection --------------------------------------------------------------------------------------------------
+# -- selection
+# --------------------------------------------------------------------------------------------------
 
 
 def names(pattern=(), blocked=None, floors=None):
@@ -132,6 +133,8 @@ def test_blocked_layers_keep_their_reason():
 
 
 def test_a_pattern_that_names_no_layer_is_a_usage_error():
-    for given in ({"pattern": ("head", "tail*")}, {"floors": {"tail*": 0.5}}):
-        with pytest.raises(UsageError, match=r"no layer or weight is named like 'tail\*'; see `onnxprune inspect`"):
-            names(**given)
+    for asked in ({"pattern": ("head", "tail*")}, {"floors": {"tail*": 0.5}}):
+        with pytest.raises(
+            UsageError, match=r"no layer or weight is named like 'tail\*'; see `onnxprune inspect`"
+        ):
+            names(**asked)

@@ -1,4 +1,6 @@
-"""Layers: for every kind of linear node matrix · features + bias are its outputs, and writing undoes reading."""
+"""Layers: of every linear node matrix · features + bias are the outputs; writing undoes reading."""
+
+# ruff: noqa: E501  the table of kinds has one a line
 
 import numpy as np
 import onnx_ir as ir
@@ -68,7 +70,7 @@ def feed(kind, count=2):
 
 
 def folded(model, layer):
-    """features and responses of the layer's only use, run."""
+    """Features and responses of the layer's only use, run."""
     op = Emitter(model.graph, "test")
     (use,) = layer.uses
     for name, value in (
@@ -138,11 +140,14 @@ def test_what_is_written_is_read_and_run(kind):
     assert relative(run(model, {"x": feed(kind)})["y"], -3 * before) < FLOAT32
 
 
-# -- what a layer is --------------------------------------------------------------------------------------------
+# -- what a layer is
+# --------------------------------------------------------------------------------------------
 
 
 def found_in(nodes, weights, given="[n,4]", given_y="[n,o]", **arrays):
-    return find_layers(parsed(f"net (float{given} x) => (float{given_y} y) {{ {nodes} }}", weights, **arrays).graph)
+    return find_layers(
+        parsed(f"net (float{given} x) => (float{given_y} y) {{ {nodes} }}", weights, **arrays).graph
+    )
 
 
 def reasons(found):
@@ -151,7 +156,8 @@ def reasons(found):
 
 def test_layers_come_in_graph_order():
     found = found_in(
-        "[c] h = Gemm(x, w1) [a] r = MatMul(h, w2) [b] y = Gemm(r, w3)", {"w1": (4, 4), "w2": (4, 4), "w3": (4, 2)}
+        "[c] h = Gemm(x, w1) [a] r = MatMul(h, w2) [b] y = Gemm(r, w3)",
+        {"w1": (4, 4), "w2": (4, 4), "w3": (4, 2)},
     )
     assert [layer.name for layer in found] == ["c", "a", "b"] and len(found) == 3 and not found.skipped
 
@@ -159,7 +165,11 @@ def test_layers_come_in_graph_order():
 def test_a_shared_weight_is_one_layer_with_several_uses():
     found = found_in("[one] h = Gemm(x, w, b) r = Relu(h) [two] y = Gemm(r, w, b)", {"w": (4, 4), "b": (4,)})
     (layer,) = found
-    assert layer.name == "one" and [use.node.name for use in layer.uses] == ["one", "two"] and layer.bias is not None
+    assert (
+        layer.name == "one"
+        and [use.node.name for use in layer.uses] == ["one", "two"]
+        and layer.bias is not None
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +198,9 @@ def test_a_kernel_shared_by_convolutions_of_other_geometry_is_left_alone(attribu
 def test_a_shared_bias_is_left_alone():
     nodes = "[one] h = Gemm(x, w1, b) [two] y = Gemm(h, w2, b)"
     found = found_in(nodes, {"w1": (4, 4), "w2": (4, 4), "b": (4,)})
-    assert set(reasons(found)) == {"one", "two"} and all("bias b is shared" in text for text in reasons(found).values())
+    assert set(reasons(found)) == {"one", "two"} and all(
+        "bias b is shared" in text for text in reasons(found).values()
+    )
 
 
 def test_a_shared_weight_with_two_biases_is_left_alone():
@@ -281,7 +293,9 @@ def test_recurrent_and_conditional_weights_are_left_alone():
                              else_branch = two () => (float[p,q] b) { b = Identity(m) }>
     }"""
     found = find_layers(parsed(text, {"w": (1, 8, 4), "r": (1, 8, 2), "m": (3, 3)}).graph)
-    assert not found.layers and "recurrent" in reasons(found)["cell"] and "inside If" in reasons(found)["choice"]
+    assert (
+        not found.layers and "recurrent" in reasons(found)["cell"] and "inside If" in reasons(found)["choice"]
+    )
 
 
 def test_custom_ops_are_no_layers():
@@ -291,7 +305,9 @@ def test_custom_ops_are_no_layers():
 
 
 def test_half_precision_sums_in_single():
-    model = parsed("net (float16[n,4] x) => (float16[n,3] y) { [one] y = MatMul(x, w) }", w=np.ones((4, 3), np.float16))
+    model = parsed(
+        "net (float16[n,4] x) => (float16[n,3] y) { [one] y = MatMul(x, w) }", w=np.ones((4, 3), np.float16)
+    )
     graph = build(model, loss="auto", gradients=False)
     x = np.full((600, 4), 20, np.float16)  # Σ x² = 240,000: beyond float16
     out = run(graph.model, {"x": x})

@@ -18,7 +18,12 @@ def test_every_recipe_resolves_to_its_values(recipe):
 def test_mlprune_is_the_papers_method():
     options = resolve("mlprune", ratio=0.1)
     assert (options.saliency, options.normalise, options.surgeon) == ("mlprune", True, "paper")
-    assert (options.allocation, options.steps, options.average, options.regrow) == ("global", 1, "exponential", False)
+    assert (options.allocation, options.steps, options.average, options.regrow) == (
+        "global",
+        1,
+        "exponential",
+        False,
+    )
 
 
 def test_what_is_given_overrides_the_recipe_and_none_does_not():
@@ -58,7 +63,9 @@ def test_what_cannot_be_meant_is_a_usage_error_in_one_line(given, message):
     assert "\n" not in str(raised.value) and raised.value.exit_code == 2
 
 
-@pytest.mark.parametrize("pattern", ["4:2", "0:4", "4:4", "2", "2:", ":4", "a:b", "2:4:8", "-1:4", "1.5:4", "", "²:4"])
+@pytest.mark.parametrize(
+    "pattern", ["4:2", "0:4", "4:4", "2", "2:", ":4", "a:b", "2:4:8", "-1:4", "1.5:4", "", "²:4"]
+)
 def test_patterns_that_are_none(pattern):
     with pytest.raises(UsageError, match="--pattern"):
         resolve(pattern=pattern)
@@ -70,5 +77,7 @@ def test_patterns(pattern):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(UsageError, match="unknown recipe 'fast'; there are default, mlprune, magnitude, wanda"):
+    with pytest.raises(
+        UsageError, match="unknown recipe 'fast'; there are default, mlprune, magnitude, wanda"
+    ):
         resolve("fast", ratio=0.5)

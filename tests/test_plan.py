@@ -11,7 +11,11 @@ from onnxprune.plan import Plan
 
 def plan():
     rng = np.random.default_rng(0)
-    masks = {"conv/1": rng.random((2, 3, 5)) < 0.5, "fc": np.ones((1, 1, 1), bool), "none": np.zeros((1, 4, 8), bool)}
+    masks = {
+        "conv/1": rng.random((2, 3, 5)) < 0.5,
+        "fc": np.ones((1, 1, 1), bool),
+        "none": np.zeros((1, 4, 8), bool),
+    }
     return Plan("f" * 64, {"ratio": 0.1, "exclude": ["a"]}, masks, {"conv/1": 0.25, "fc": 0.75, "none": 0.0})
 
 
@@ -66,8 +70,8 @@ def test_a_mask_with_bits_missing_is_refused_not_filled_with_zeros(change):
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UsageError, match="cannot read the plan .*absent"):
+    with pytest.raises(UsageError, match=r"cannot read the plan .*absent"):
         Plan.load(tmp_path / "absent")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="cannot read the plan .*binary"):
+    with pytest.raises(UsageError, match=r"cannot read the plan .*binary"):
         Plan.load(tmp_path / "binary")

@@ -1,4 +1,4 @@
-"""Pruning: exact counts for every recipe and saliency, surgeons at work, and no weight left on a dead unit."""
+"""Pruning: exact counts for every recipe and saliency, surgeons at work, no weight left on a dead unit."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def check_masks(pruned):
 @pytest.mark.parametrize("name", ["residual", "tokens", "shared"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_keeps_exactly_the_ratio(recipe, name):
-    """Before dead units go; `magnitude` and `wanda` write no bias, so theirs may come to be zero only by themselves."""
+    """Before dead units go."""
     task = task_for(name, recipe, ratio=0.4, regrow=False)
     pruned = prune(task)
     check_masks(pruned)
@@ -54,7 +54,9 @@ def test_every_recipe_keeps_exactly_the_ratio(recipe, name):
 @pytest.mark.parametrize("surgeon", ["none", "sweep"])
 @pytest.mark.parametrize("name", SALIENCIES)
 def test_every_saliency_keeps_exactly_the_ratio(name, surgeon):
-    task = task_for("residual", saliency=name, surgeon=surgeon, allocation="global", steps=2, ratio=0.35, regrow=False)
+    task = task_for(
+        "residual", saliency=name, surgeon=surgeon, allocation="global", steps=2, ratio=0.35, regrow=False
+    )
     pruned = prune(task)
     check_masks(pruned)
     assert nonzero(pruned.model) == int(0.35 * task.budget.total)
@@ -77,7 +79,9 @@ def test_the_paper_ranks_all_layers_together_and_takes_the_best():
     pruned = prune(task)
     kept, cut = [], []
     for layer in find_layers(task.dense.graph):
-        score = saliency("mlprune", layer.read()[0], task.statistics.layers[layer.name], task.options.damping, None)
+        score = saliency(
+            "mlprune", layer.read()[0], task.statistics.layers[layer.name], task.options.damping, None
+        )
         score = normalised(score)
         kept.append(score[pruned.kept[layer.name]])
         cut.append(score[~pruned.kept[layer.name]])
@@ -116,13 +120,16 @@ def test_the_surgeons_help_on_the_whole_network(name):
     for surgeon in ("none", "joint", "sweep"):
         found = []
         for seed in range(2):
-            task = task_for(name, surgeon=surgeon, allocation="uniform", steps=2, ratio=0.55, seed=seed, regrow=False)
+            task = task_for(
+                name, surgeon=surgeon, allocation="uniform", steps=2, ratio=0.55, seed=seed, regrow=False
+            )
             found.append(error(task.dense, prune(task).model, task.data))
         errors[surgeon] = np.mean(found)
     assert errors["sweep"] < errors["joint"] < errors["none"]
 
 
-# -- regrowth ---------------------------------------------------------------------------------------------------
+# -- regrowth
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ratio", [0.15, 0.22])
@@ -133,7 +140,8 @@ def test_regrowth_leaves_no_dead_unit_and_the_exact_count(recipe, name, ratio):
     pruned = prune(task)
     check_masks(pruned)
     masks = {
-        layer.weight.name: layer.tensor(pruned.kept[layer.name]) != 0 for layer in find_layers(pruned.model.graph)
+        layer.weight.name: layer.tensor(pruned.kept[layer.name]) != 0
+        for layer in find_layers(pruned.model.graph)
     }
     dead = dead_mask(pruned.model, masks)
     assert not any((dead[name] & masks[name]).any() for name in masks)
@@ -163,7 +171,9 @@ def test_weights_that_are_zero_already_stay_zero():
     gone = np.random.default_rng(0).random(matrix.shape) < 0.5
     layer.write(np.where(gone, 0, matrix), bias)
     budget = make_budget(task.dense, task.budget.layers, task.options, biases_change=True)
-    pruned = prune(Task(task.dense, task.data, task.statistics, budget, task.options, task.gather, task.progress))
+    pruned = prune(
+        Task(task.dense, task.data, task.statistics, budget, task.options, task.gather, task.progress)
+    )
     assert not (pruned.kept["conv1"] & gone).any()
     assert nonzero(pruned.model) == budget.weights + sum(
         tensor.size for name, tensor in parameters(task.dense).items() if tensor.numpy().ndim == 1

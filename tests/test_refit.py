@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune import refit as module
-from onnxprune.refit import Problem, Refit, choose, geometric, largest, n_of_m, patterned
+from onnxprune.refit import Refit, choose, geometric, largest, n_of_m, patterned
 from onnxprune.statistics import Gram, Samples
 from onnxprune.sweep.moments import Moments
 
@@ -22,8 +22,8 @@ def layer(seed=0, groups=2, d_out=4, d_in=6, rows=50, form=Gram):
 
 
 def brute_force(x, t, kept, reference, ridge, has_bias):
-    """Row by row numpy.linalg.lstsq on the rows themselves: a free column of ones, √(nλ) rows for the ridge."""
-    groups, n, d_in = x.shape
+    """Row by row numpy.linalg.lstsq on the rows themselves: a free column of ones, √(nλ) rows of ridge."""
+    _, n, d_in = x.shape
     weights, biases = np.zeros(kept.shape), np.zeros(kept.shape[:2])
     for g, r in np.ndindex(kept.shape[:2]):
         columns = np.flatnonzero(kept[g, r])
@@ -63,7 +63,9 @@ def test_where_cholesky_is_too_dear_conjugate_gradients_find_the_same(monkeypatc
     refit = Refit(moments.problem(True), reference)
     by_rows = refit.exact(reference, kept)
     monkeypatch.setattr(module, "_EXACT_FLOPS", 0.0)
-    np.testing.assert_allclose(refit.exact(reference, kept), by_rows, atol=1e-5)  # a residual of 1e-8, condition 1e3
+    np.testing.assert_allclose(
+        refit.exact(reference, kept), by_rows, atol=1e-5
+    )  # a residual of 1e-8, condition 1e3
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
@@ -116,7 +118,8 @@ def test_saliency_is_what_the_error_grows_by_when_one_weight_leaves():
         assert after[g, r] - before[g, r] == pytest.approx(scores[g, r, j], rel=1e-3, abs=1e-6)
 
 
-# -- which stay -------------------------------------------------------------------------------------------------
+# -- which stay
+# -------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100, deadline=None)
@@ -198,7 +201,9 @@ def test_choosing_keeps_the_exact_count_and_only_what_was_kept(form):
     _, _, moments = layer(form=form)
     weights = np.random.default_rng(3).standard_normal((2, 4, 6))
     before = np.random.default_rng(4).random(weights.shape) < 0.8
-    kept, fitted = choose(Refit(moments.problem(True), weights), weights, before, geometric(int(before.sum()), 11, 5))
+    kept, fitted = choose(
+        Refit(moments.problem(True), weights), weights, before, geometric(int(before.sum()), 11, 5)
+    )
     assert kept.sum() == 11 and not (kept & ~before).any() and (fitted[~kept] == 0).all()
 
 
@@ -212,7 +217,12 @@ def test_choosing_in_rounds_beats_choosing_at_once():
         weights = rng.standard_normal((1, 8, 12))
         t = x @ weights.transpose(0, 2, 1)
         moments = Moments(
-            Gram(x.transpose(0, 2, 1) @ x, 400), t.transpose(0, 2, 1) @ x, x.sum(1), t.sum(1), (t**2).sum(1), 400
+            Gram(x.transpose(0, 2, 1) @ x, 400),
+            t.transpose(0, 2, 1) @ x,
+            x.sum(1),
+            t.sum(1),
+            (t**2).sum(1),
+            400,
         )
         for rounds in errors:
             refit = Refit(moments.problem(True), weights)
@@ -223,12 +233,14 @@ def test_choosing_in_rounds_beats_choosing_at_once():
 
 @pytest.mark.parametrize("form", [Gram, Samples])
 def test_inputs_that_hardly_vary_can_be_fitted(form):
-    """Units whose own weights are cut are constants; centring float32 sums of them leaves rounding, of either sign."""
+    """Units whose own weights are cut are constants; centring float32 sums leaves rounding, of either sign."""
     rng = np.random.default_rng(0)
     x = (3 + 1e-5 * rng.standard_normal((1, 400, 8))).astype(np.float32)
     t = rng.standard_normal((1, 400, 2)).astype(np.float32)
     gram = Gram((x.transpose(0, 2, 1) @ x).astype(np.float64), 400) if form is Gram else Samples(x, 400)
-    moments = Moments(gram, (t.transpose(0, 2, 1) @ x).astype(np.float64), x.sum(1), t.sum(1), (t**2).sum(1), 400)
+    moments = Moments(
+        gram, (t.transpose(0, 2, 1) @ x).astype(np.float64), x.sum(1), t.sum(1), (t**2).sum(1), 400
+    )
     refit = Refit(moments.problem(True), np.ones((1, 2, 8)))
     if form is Gram:
         assert np.linalg.eigvalsh(refit.problem.gram.mean()[0]).min() < -1e-7

@@ -12,7 +12,10 @@ from onnxprune.session import Session, providers
 
 def model():
     return parsed(
-        "net (float[n,4] x, float[n,4] z) => (float[n,3] y, float[n,4] s) { [mm] y = MatMul(x, w) [add] s = Add(x, z) }",
+        """net (float[n,4] x, float[n,4] z) => (float[n,3] y, float[n,4] s) {
+            [mm] y = MatMul(x, w)
+            [add] s = Add(x, z)
+        }""",
         {"w": (4, 3)},
     )
 
@@ -106,7 +109,9 @@ def test_providers(monkeypatch, known, choice, chosen):
 
 def test_cuda_without_cuda_is_an_error_not_a_fallback(monkeypatch):
     monkeypatch.setattr(module, "onnxruntime", Runtime(CPU))
-    with pytest.raises(RuntimeUnavailableError, match="--provider cuda: this onnxruntime has no CUDA; install"):
+    with pytest.raises(
+        RuntimeUnavailableError, match="--provider cuda: this onnxruntime has no CUDA; install"
+    ):
         providers("cuda")
 
 

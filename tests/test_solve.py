@@ -1,5 +1,7 @@
 """Conjugate gradients against dense solves, row by row."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,7 +61,7 @@ def test_every_step_lowers_the_quadratic():
     for iterations in range(8):
         x = solve(matrices, right, free, iterations=iterations)
         values.append(0.5 * np.vdot(x, x @ matrices) - np.vdot(x, right))
-    assert all(after < before for before, after in zip(values, values[1:], strict=False))
+    assert all(after < before for before, after in pairwise(values))
 
 
 def test_a_solution_is_not_left_again():
@@ -74,7 +76,13 @@ def test_the_tolerance_ends_the_work_early(tolerance):
     products = []
     diagonal = np.einsum("gii->gi", matrices)[:, None, :]
     conjugate_gradients(
-        lambda x: products.append(1) or x @ matrices, right, np.zeros_like(right), free, diagonal, tolerance, 500
+        lambda x: products.append(1) or x @ matrices,
+        right,
+        np.zeros_like(right),
+        free,
+        diagonal,
+        tolerance,
+        500,
     )
     rough = len(products)
     conjugate_gradients(
@@ -96,4 +104,6 @@ def test_single_precision_stays_single():
         100,
     )
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, dense(matrices, right, free), atol=1e-2)  # float32 times a condition of 1e3
+    np.testing.assert_allclose(
+        found, dense(matrices, right, free), atol=1e-2
+    )  # float32 times a condition of 1e3

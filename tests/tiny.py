@@ -19,7 +19,7 @@ class Seen:
     outputs: dict[str, tuple[torch.Tensor, int]] = field(default_factory=dict)
 
     def linear(self, name, x, w, b=None):
-        """w [d_out, d_in]."""
+        """W [d_out, d_in]."""
         s = F.linear(x, w, b)
         self._note(name, x.reshape(1, -1, x.shape[-1]), s, -1)
         return s
@@ -45,8 +45,10 @@ class Seen:
         if groups == -1:
             return s.grad.reshape(1, -1, s.shape[-1])
         n, channels = s.shape[:2]
-        return s.grad.reshape(n, groups, channels // groups, -1).permute(1, 0, 3, 2).reshape(
-            groups, -1, channels // groups
+        return (
+            s.grad.reshape(n, groups, channels // groups, -1)
+            .permute(1, 0, 3, 2)
+            .reshape(groups, -1, channels // groups)
         )
 
 

@@ -3,7 +3,7 @@
 Of the layer's quadratic loss q(Δ) = ½ tr(G Δ A Δᵀ), A and G damped:
 
     joint ≤ paper, joint ≤ none     theorems: joint is the minimum over all weights with the same zeros
-    paper ≤ none                    a theorem for one pruned weight; for many it fails, see benchmarks/surgeons.py
+    paper ≤ none                    for one pruned weight; for many it fails: benchmarks/results/surgeons.md
 """
 
 import numpy as np
@@ -137,7 +137,9 @@ def test_what_is_cut_is_exactly_zero(surgeon):
 @pytest.mark.parametrize("surgeon", [joint_surgeon, paper_surgeon])
 def test_where_all_is_kept_nothing_changes(surgeon):
     weights, statistics = layer()
-    np.testing.assert_array_equal(surgeon(weights, np.ones(weights.shape, bool), statistics, DAMPING), weights)
+    np.testing.assert_array_equal(
+        surgeon(weights, np.ones(weights.shape, bool), statistics, DAMPING), weights
+    )
 
 
 @pytest.mark.parametrize("surgeon", [joint_surgeon, paper_surgeon])

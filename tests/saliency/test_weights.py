@@ -49,7 +49,9 @@ def test_obd_is_the_diagonal_of_the_same_curvature(gradients):
     scores = saliency("obd", weights, known, 1e-12, RNG)
     for group in range(2):
         diagonal = np.diag(dense_curvature(known, 1e-14, group)).reshape(3, 5)[:, :-1]
-        np.testing.assert_allclose(scores[group], 0.5 * weights[group] ** 2 * diagonal, rtol=1e-6)  # √λ is 1e-7
+        np.testing.assert_allclose(
+            scores[group], 0.5 * weights[group] ** 2 * diagonal, rtol=1e-6
+        )  # √λ is 1e-7
 
 
 def test_wanda_is_the_weight_times_the_norm_of_its_input():

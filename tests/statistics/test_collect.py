@@ -1,4 +1,4 @@
-"""Gathered statistics against torch with the same sampled labels, against the exact Fisher, and their failures."""
+"""Gathered statistics against torch with the same sampled labels and against the exact Fisher; failures."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,9 @@ FLOAT32 = 1e-5  # the issue's bound; sums of some thousand float32 products are 
 def torch_factors(name, model, x, batch_size, seed, loss="cross-entropy"):
     """By layer the sums of ā āᵀ and g gᵀ and the rows, in double, one batch after another."""
     twin = TWINS[name]
-    weights = {key: torch.tensor(array(model, key).astype(np.float64), requires_grad=True) for key in twin.weights}
+    weights = {
+        key: torch.tensor(array(model, key).astype(np.float64), requires_grad=True) for key in twin.weights
+    }
     sums = {}
     for number, start in enumerate(range(0, len(x), batch_size)):
         seen = Seen()
@@ -83,7 +85,8 @@ def test_uses_of_a_shared_weight_count_as_positions():
     assert relative(known["first"].activations.mean()[0], ones.T @ ones / 24) < FLOAT32
 
 
-# -- the Fisher -------------------------------------------------------------------------------------------------
+# -- the Fisher
+# -------------------------------------------------------------------------------------------------
 
 REGRESSION = "net (float[n,5] x) => (float[n,3] y) { [only] y = Gemm<transB=1>(x, w, b) }"
 
@@ -116,7 +119,8 @@ def test_labels_are_sampled_from_the_softmax():
     assert np.abs(known.gradients.mean()[0] - want).max() < 5 / np.sqrt(count)
 
 
-# -- streams, seeds, averages -----------------------------------------------------------------------------------
+# -- streams, seeds, averages
+# -----------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_sums_and_another_seed_others():
@@ -149,7 +153,12 @@ def test_exponential_average_decays_batch_means(count):
     labels = np.arange(count) % 4
     found = collect(model, "", data_for(model, {"x": x, "labels": labels}, 4), how)
     batches = [
-        collect(model, "", data_for(model, {"x": x[i : i + 4], "labels": labels[i : i + 4]}, 4), Gathering(labels=True))
+        collect(
+            model,
+            "",
+            data_for(model, {"x": x[i : i + 4], "labels": labels[i : i + 4]}, 4),
+            Gathering(labels=True),
+        )
         for i in range(0, count, 4)
     ]
     for name, layer in found.layers.items():

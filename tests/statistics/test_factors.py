@@ -36,7 +36,9 @@ def test_gram_and_samples_agree_with_numpy(shape, seed, damping):
         np.testing.assert_allclose(factor.times(other), other @ mean, rtol=DOUBLE, atol=DOUBLE)
         damped = factor.damped(lambdas)
         scale = np.abs(inverse).max()
-        np.testing.assert_allclose(damped.inverse_diagonal(), np.einsum("gii->gi", inverse), atol=DOUBLE * scale)
+        np.testing.assert_allclose(
+            damped.inverse_diagonal(), np.einsum("gii->gi", inverse), atol=DOUBLE * scale
+        )
         np.testing.assert_allclose(damped.solve(other), other @ inverse, atol=DOUBLE * scale * 10)
 
 
@@ -77,7 +79,8 @@ def test_merge_scales_and_adds_in_both_forms(decay, share):
         np.testing.assert_allclose(merged.mean(), total / weight, rtol=1e-12, atol=1e-12)  # double
 
 
-# -- damping ----------------------------------------------------------------------------------------------------
+# -- damping
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_damping_pair_is_factored_tikhonov():
@@ -108,7 +111,7 @@ def test_a_factor_that_is_zero_throughout_stays_invertible():
 
 
 def test_gradients_of_a_saturated_softmax_whose_squares_underflow_stay_invertible():
-    """A product of float32 numbers that small has no relative precision left: its gram is not quite symmetric."""
+    """A product of float32 numbers that small has no relative precision left: its gram is indefinite."""
     g = (1e-22 * np.random.default_rng(0).standard_normal((1, 50, 1))).astype(np.float32).repeat(6, 2)
     g *= np.float32([1, 0.3, 0.7, 1.1, 0.9, 0.2])
     gram = Gram((g.transpose(0, 2, 1) @ g).astype(np.float64), 50.0)

@@ -8,7 +8,17 @@ import safetensors.numpy
 from tiny import data_for, relative, samples, twin_model
 
 from onnxprune.errors import OutputError, StatisticsError
-from onnxprune.statistics import Gathering, Gram, LayerStatistics, Samples, Statistics, collect, load, merge, save
+from onnxprune.statistics import (
+    Gathering,
+    Gram,
+    LayerStatistics,
+    Samples,
+    Statistics,
+    collect,
+    load,
+    merge,
+    save,
+)
 
 
 def made(seed=0, form="gram", gradients=True, **fields):
@@ -27,7 +37,8 @@ def arrays(statistics):
             yield layer.gradients.total
 
 
-# -- files ------------------------------------------------------------------------------------------------------
+# -- files
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["gram", "samples"])
@@ -39,7 +50,10 @@ def test_round_trip(tmp_path, form, gradients):
     for name in ("sha256", "samples", "loss", "average", "seed", "blocked"):
         assert getattr(after, name) == getattr(before, name)
     old, new = before.layers["conv/1"], after.layers["conv/1"]
-    assert type(new.activations) is type(old.activations) and (new.rows, new.samples) == (old.rows, old.samples)
+    assert type(new.activations) is type(old.activations) and (new.rows, new.samples) == (
+        old.rows,
+        old.samples,
+    )
     assert (new.gradients is None) == (not gradients)
     for one, two in zip(arrays(before), arrays(after), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -55,11 +69,15 @@ def test_gathered_statistics_survive_their_file(tmp_path):
     for one, two in zip(before.layers.values(), after.layers.values(), strict=True):
         np.testing.assert_array_equal(one.activations.mean(), two.activations.mean())
         np.testing.assert_array_equal(one.gradients.mean(), two.gradients.mean())
-        np.testing.assert_allclose(one.mean(), two.mean(), rtol=1e-14)  # strides differ, so may the sum's order
+        np.testing.assert_allclose(
+            one.mean(), two.mean(), rtol=1e-14
+        )  # strides differ, so may the sum's order
 
 
 def test_another_model_is_refused():
-    with pytest.raises(StatisticsError, match=r"another model \(sha256 aaaaaaaaaaaa…, this one is bbbb.*calibrate"):
+    with pytest.raises(
+        StatisticsError, match=r"another model \(sha256 aaaaaaaaaaaa…, this one is bbbb.*calibrate"
+    ):
         made().require("b" * 64)
 
 
@@ -97,7 +115,9 @@ def test_other_files_are_refused(tmp_path):
     ],
 )
 def test_a_file_with_a_broken_header_is_refused(tmp_path, meta):
-    safetensors.numpy.save_file({"0.A": np.zeros(3)}, tmp_path / "s", {"format": "onnxprune-statistics-1", **meta})
+    safetensors.numpy.save_file(
+        {"0.A": np.zeros(3)}, tmp_path / "s", {"format": "onnxprune-statistics-1", **meta}
+    )
     with pytest.raises(StatisticsError, match="cannot read statistics from"):
         load(tmp_path / "s")
 
@@ -117,7 +137,8 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path):
             save(made(), place)
 
 
-# -- merging ----------------------------------------------------------------------------------------------------
+# -- merging
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name, shape", [("cnn", (3, 9, 8)), ("mlp", (7,))])

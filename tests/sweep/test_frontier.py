@@ -15,7 +15,9 @@ from onnxprune.sweep.frontier import Frontier, ancestors
 
 
 def float_values(model):
-    return [v for node in model.graph for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()]
+    return [
+        v for node in model.graph for v in node.outputs if v.dtype is not None and v.dtype.is_floating_point()
+    ]
 
 
 def full_run(model, data):
@@ -49,7 +51,9 @@ def test_values_at_every_cut_are_those_of_a_full_run(name, memory):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.sampled_from(BLOCKS), min_size=2, max_size=6), st.integers(0, 2**32 - 1), st.integers(1, 4))
+@given(
+    st.lists(st.sampled_from(BLOCKS), min_size=2, max_size=6), st.integers(0, 2**32 - 1), st.integers(1, 4)
+)
 def test_values_of_random_networks_in_random_strides(blocks, seed, stride):
     model, feeds = network(blocks, seed)
     for number, node in enumerate(model.graph):

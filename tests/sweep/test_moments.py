@@ -1,4 +1,4 @@
-"""Moments against numpy, on targets with terms, strides, and shared weights; and the ridge chosen on held-back rows."""
+"""Moments against numpy, on targets with terms, strides and shared weights; the ridge of held-back rows."""
 
 import numpy as np
 import onnx_ir as ir
@@ -52,13 +52,21 @@ def test_moments_are_sums_over_rows(sampled, stride):
 
 def test_moments_of_grouped_convolutions_stay_in_their_groups():
     model = parsed(
-        "net (float[n,4,6,6] x) => (float[n,6,3,3] y) { [it] y = Conv<group=2, strides=[2,2], pads=[0,1,1,0]>(x, w, b) }",
+        """net (float[n,4,6,6] x) => (float[n,6,3,3] y) {
+            [it] y = Conv<group=2, strides=[2,2], pads=[0,1,1,0]>(x, w, b)
+        }""",
         {"w": (6, 2, 3, 3), "b": (6,)},
     )
     (layer,) = find_layers(model.graph)
     use = layer.uses[0]
     graph = MomentsGraph(
-        layer, use, find_target(use.output, lambda value: True), sampled=False, stride=1, opset=18, provider="cpu"
+        layer,
+        use,
+        find_target(use.output, lambda value: True),
+        sampled=False,
+        stride=1,
+        opset=18,
+        provider="cpu",
     )
     x = samples((4, 6, 6), 8)
     weights, bias = layer.read()
@@ -72,7 +80,9 @@ def test_moments_of_grouped_convolutions_stay_in_their_groups():
 
 @pytest.mark.parametrize("count", [40, 2])  # a gram, and samples
 def test_moments_of_a_shared_weight_are_those_of_all_its_uses(count):
-    text = "net (float[n,5] x) => (float[n,5] y) { [one] h = Gemm(x, w, b) r = Tanh(h) [two] y = Gemm(r, w, b) }"
+    text = (
+        "net (float[n,5] x) => (float[n,5] y) { [one] h = Gemm(x, w, b) r = Tanh(h) [two] y = Gemm(r, w, b) }"
+    )
     model = parsed(text, {"w": (5, 5), "b": (5,)})
     (layer,) = find_layers(model.graph)
     x = samples((5,), count)
@@ -90,14 +100,22 @@ def test_moments_of_a_shared_weight_are_those_of_all_its_uses(count):
     close(found.square[0], (wanted**2).sum(0))
 
 
-# -- the ridge --------------------------------------------------------------------------------------------------
+# -- the ridge
+# --------------------------------------------------------------------------------------------------
 
 
 def linear(rows, noise, seed, weights):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((1, rows, weights.shape[2]))
     t = x @ weights.transpose(0, 2, 1) + noise * rng.standard_normal((1, rows, weights.shape[1]))
-    return Moments(Gram(x.transpose(0, 2, 1) @ x, rows), t.transpose(0, 2, 1) @ x, x.sum(1), t.sum(1), (t**2).sum(1), rows)
+    return Moments(
+        Gram(x.transpose(0, 2, 1) @ x, rows),
+        t.transpose(0, 2, 1) @ x,
+        x.sum(1),
+        t.sum(1),
+        (t**2).sum(1),
+        rows,
+    )
 
 
 WEIGHTS = np.random.default_rng(0).standard_normal((1, 3, 30))

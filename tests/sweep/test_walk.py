@@ -105,7 +105,8 @@ def error(dense, pruned, data):
 def random_masks(model, density, seed=3):
     rng = np.random.default_rng(seed)
     return {
-        layer.name: rng.random((layer.groups, layer.d_out, layer.d_in)) < density for layer in find_layers(model.graph)
+        layer.name: rng.random((layer.groups, layer.d_out, layer.d_in)) < density
+        for layer in find_layers(model.graph)
     }
 
 
@@ -187,7 +188,14 @@ def test_the_dense_network_is_not_touched():
     dense, shape = net("tokens")
     before = {name: value.const_value.numpy().copy() for name, value in dense.graph.initializers.items()}
     nodes = [node.name for node in dense.graph]
-    sweep(dense, dense.clone(), data_for(dense, samples(shape, 16)), random_masks(dense, 0.5), {}, provider="cpu")
+    sweep(
+        dense,
+        dense.clone(),
+        data_for(dense, samples(shape, 16)),
+        random_masks(dense, 0.5),
+        {},
+        provider="cpu",
+    )
     assert [node.name for node in dense.graph] == nodes and list(dense.graph.initializers) == list(before)
     for name, weight in before.items():
         np.testing.assert_array_equal(array(dense, name), weight)
@@ -220,7 +228,8 @@ def test_at_a_residual_sum_the_layer_repairs_what_the_shortcut_lost():
     data = data_for(dense, samples((6,), 400))
     assert error(dense, swept, data) > 0.1
     sweep(dense, swept, data, masks, {}, provider="cpu")
-    # tanh of a unit normal explains 94 % of it linearly, and the identity is a sixth of the sum's variance or less
+    # tanh of a unit normal explains 94 % of it linearly, and the identity is a sixth of the sum's variance or
+    # less
     assert error(dense, swept, data) < 0.02
 
 
