@@ -220,7 +220,8 @@ def _write(
         unpack(reference)
     feeds = next(data.batches()).feeds
     expected = Session(reference, options.provider, optimise=False).run(feeds)
-    record = {"version": version("onnxprune"), "recipe": options.recipe, "options": options.model_dump(mode="json")}
+    described = options.model_dump(mode="json")
+    record = {"version": version("onnxprune"), "recipe": options.recipe, "options": described}
     metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
     return save(packed, output, expected=[(feeds, expected)], metadata=metadata)
 
