@@ -71,8 +71,8 @@ def pads(node: ir.Node, rank: int) -> dict[int, tuple[int, int]] | None:
     axes = integers(node, 3) if given(node, 3) else list(range(rank))
     if amounts is None or axes is None:
         return None
-    befores, afters = amounts[: len(axes)], amounts[len(axes) :]
-    return {axis % rank: pad for axis, *pad in zip(axes, befores, afters, strict=True)}  # type: ignore[misc]
+    around = zip(amounts[: len(axes)], amounts[len(axes) :], strict=True)
+    return {axis % rank: pad for axis, pad in zip(axes, around, strict=True)}
 
 
 def _pad(t: Ties) -> str | None:
