@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -35,7 +35,7 @@ from onnxprune.prune import Gather, Pruned, Task, prune
 from onnxprune.report import schema
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.session import Session
-from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics import Gathering, Statistics, collect, merge
 from onnxprune.statistics import load as load_statistics
 from onnxprune.statistics import save as save_statistics
 
@@ -71,7 +71,7 @@ def compress(
     *,
     output: str | Path | None = None,
     evaluation: Source | None = None,
-    statistics: str | Path | Statistics | None = None,
+    statistics: str | Path | Statistics | Sequence[str | Path | Statistics] | None = None,
     recipe: str = "default",
     progress: Progress | None = None,
     **options: Any,
@@ -84,7 +84,7 @@ def compress(
             noise.
         output: where to write; nothing is written if None.
         evaluation: data to measure on before and after; the calibration data against the dense model if None.
-        statistics: statistics, or their file, from `calibrate`.
+        statistics: statistics, or their files, from `calibrate`; several are merged: shards of one data set.
         recipe: one of `options.RECIPES`.
         progress: told of every long stage.
         options: fields of `options.Options`, such as ratio=0.04.
@@ -103,7 +103,7 @@ def compress(
             inputs = loaded.ir.graph.inputs
             measured_on = open_data(evaluation, inputs, batch_size=source.batch_size, seed=chosen.seed)
     with clock.stage("statistics"):
-        known = _statistics(loaded, source, statistics, chosen, progress)
+        known = _statistics(loaded, source, _listed(statistics), chosen, progress)
     usable, left_out = select(layers.layers, chosen, _blocked(known, chosen))
     budget = make_budget(loaded.ir, usable, chosen, biases_change=chosen.surgeon != "none")
     with clock.stage("prune"):
@@ -170,11 +170,20 @@ def _feature_bytes(layer: Layer) -> int:
     return max(4 * layer.groups * layer.d_in * (use.positions or 1) for use in layer.uses)
 
 
+def _listed(
+    given: str | Path | Statistics | Sequence[str | Path | Statistics] | None,
+) -> Sequence[str | Path | Statistics]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str | Path | Statistics) else given
+
+
 def _statistics(
-    model: Model, data: Data, given: str | Path | Statistics | None, options: Options, progress: Progress
+    model: Model, data: Data, given: Sequence[str | Path | Statistics], options: Options, progress: Progress
 ) -> Statistics | None:
-    if given is not None:
-        statistics = given if isinstance(given, Statistics) else load_statistics(Path(given))
+    if given:
+        parts = [part if isinstance(part, Statistics) else load_statistics(Path(part)) for part in given]
+        statistics = merge(parts)
         statistics.require(model.sha256)
         missing = [layer.name for layer in find_layers(model.ir.graph) if layer.name not in statistics.layers]
         if missing:

@@ -233,7 +233,7 @@ def test_choosing_in_rounds_beats_choosing_at_once():
 
 @pytest.mark.parametrize("form", [Gram, Samples])
 def test_inputs_that_hardly_vary_can_be_fitted(form):
-    """Units whose own weights are cut are constants; centring float32 sums leaves rounding, of either sign."""
+    """Units whose own weights are cut are constants; centring float32 sums leaves rounding of either sign."""
     rng = np.random.default_rng(0)
     x = (3 + 1e-5 * rng.standard_normal((1, 400, 8))).astype(np.float32)
     t = rng.standard_normal((1, 400, 2)).astype(np.float32)

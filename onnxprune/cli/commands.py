@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnxprune.progress import Progress
 
 _SOURCE = f"an npz or npy file, or '{NOISE}'"
+_STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
 _DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
 
 
@@ -38,14 +39,14 @@ def main() -> None:
 @click.option("--data", metavar="SRC", help=f"Calibration data, {_SOURCE}.  [default: calibration/STEM.npz]")
 @click.option("--eval", "evaluation", metavar="SRC", help="Data to measure on.  [default: …/STEM.eval.npz]")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.pruned.onnx beside MODEL]")
-@click.option("--stats", "statistics", type=FILE, metavar="FILE", help="Statistics saved by `calibrate`.")
+@click.option("--stats", "statistics", type=FILE, metavar="FILE", multiple=True, help=_STATISTICS)
 @fields(*parameters.COMPRESSION)
 def compress(
     model: Path,
     data: str | None,
     evaluation: str | None,
     output: Path | None,
-    statistics: Path | None,
+    statistics: tuple[Path, ...],
     json: Path | None,
     quiet: bool,
     **options: Any,
@@ -54,7 +55,7 @@ def compress(
     given = parameters.given(options)
     resolve(**given)  # wrong options are said before any work
     output = output or model.with_name(f"{model.stem}.pruned.onnx")
-    inputs = (model, data, evaluation, statistics)
+    inputs = (model, data, evaluation, *statistics)
     destination(output, *inputs, quiet=quiet)
     destination(json, output, *inputs, quiet=quiet)
     source = source_of(data, model, "calibration", quiet=quiet)
@@ -63,7 +64,7 @@ def compress(
     from onnxprune import pipeline
     from onnxprune.report import console
 
-    if source is None and statistics is None:
+    if source is None:
         console.warn(_DATA_FREE)
     result = pipeline.compress(
         model,
