@@ -134,8 +134,8 @@ def test_least_loss_is_within_budget_and_no_worse_than_uniform(layers, seed, sha
     fractions = least_loss(curves, sizes, budget)
     assert (fractions > 0).all() and (fractions <= 1).all()
     assert (fractions * sizes).sum() <= budget
-    # beyond the last density the model falls steeply to nothing, so that a layer goes to 1 in one jump; where that is
-    # too far the budget is not used up, and `rounded` spends the rest in proportion
+    # beyond the last density the model falls steeply to nothing, so that a layer goes to 1 in one jump; where
+    # that is too far the budget is not used up, and `rounded` spends the rest in proportion
     spent = fractions * budget / (fractions * sizes).sum()
     assume((spent >= DENSITIES[0]).all() and (spent <= DENSITIES[-1]).all())
     # the grid has 400 densities, a step is under 2 %
