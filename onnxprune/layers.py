@@ -41,7 +41,7 @@ class Use:
     @property
     def positions(self) -> int | None:
         """Positions per sample, T, from the inferred shapes; None where they are symbolic."""
-        return _KINDS[self.node.op_type].positions(self)
+        return KINDS[self.node.op_type].positions(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class Layer:
 
     @property
     def _kind(self) -> _Kind:
-        return _KINDS[self.op]
+        return KINDS[self.op]
 
     def matrix(self, weight: Array) -> Array:
         """The initializer's array as [groups, d_out, d_in], Gemm's alpha multiplied in."""
@@ -148,15 +148,15 @@ def find_layers(graph: ir.Graph) -> Layers:
     found = Layers()
     uses: dict[ir.Value, list[tuple[Use, ir.Value | None]]] = {}
     for node in graph:
-        reason = _ALONE.get(node.op_type)
+        reason = LEFT_ALONE.get(node.op_type)
         if reason:
             found.skipped.append(Skipped(node.name or node.op_type, reason))
         elif any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
             found.skipped.append(
                 Skipped(node.name or node.op_type, f"weights inside {node.op_type} are left alone")
             )
-        elif node.op_type in _KINDS and node.domain == "":
-            weight = _KINDS[node.op_type].weight(node)
+        elif node.op_type in KINDS and node.domain == "":
+            weight = KINDS[node.op_type].weight(node)
             if isinstance(weight, str):
                 found.skipped.append(Skipped(node.name or node.op_type, weight))
             elif weight is not None:
@@ -185,19 +185,19 @@ def _layer(weight: ir.Value, uses: tuple[Use, ...], biases: set[ir.Value | None]
     bias = biases.pop()
     if bias is not None and len(list(bias.uses())) > len(uses):
         return f"its bias {bias.name} is shared with other nodes"
-    groups, d_out, d_in = _KINDS[uses[0].node.op_type].dimensions(uses[0].node, weight)
+    groups, d_out, d_in = KINDS[uses[0].node.op_type].dimensions(uses[0].node, weight)
     return Layer(uses[0].node.name or weight.name or "", weight, bias, uses, groups, d_out, d_in)
 
 
 def _reading(node: ir.Node) -> tuple[Any, ...]:
     """All that decides what `node` makes of its weight."""
     attributes = sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
-    return node.op_type, _KINDS[node.op_type].input(node), *attributes
+    return node.op_type, KINDS[node.op_type].input(node), *attributes
 
 
 def _use(node: ir.Node) -> tuple[Use, ir.Value | None]:
     """The use of `node` and its bias: the third input, or the constant of an Add that follows a MatMul."""
-    kind = _KINDS[node.op_type]
+    kind = KINDS[node.op_type]
     value, output = node.inputs[kind.input(node)], node.outputs[0]
     assert value is not None  # `weight` has checked the node's inputs
     if node.op_type != "MatMul":
@@ -258,7 +258,8 @@ _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataTy
 _GRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 _QUANTISED = "already quantised"
 _RECURRENT = "recurrent weights are left alone: no gradient rule reaches inside the cell"
-_ALONE = {
+#: Op types whose weights are never pruned, with the reason.
+LEFT_ALONE = {
     **dict.fromkeys(
         ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulNBits", "QGemm"), _QUANTISED
     ),
@@ -454,7 +455,8 @@ def _static(value: ir.Value, axes: slice) -> int | None:
     return prod(known) if len(known) == len(sizes) else None
 
 
-_KINDS: dict[str, _Kind] = {
+#: The linear ops.
+KINDS: dict[str, _Kind] = {
     "Conv": _Kind(
         weight=_conv_weight,
         input=lambda node: 0,
