@@ -38,6 +38,9 @@ def rounded(fractions: Array, sizes: Array, budget: int, least: Array, most: Arr
         budget: how many stay in all.
         least: lower bounds, in weights.
         most: upper bounds, in weights.
+
+    Returns:
+        int64 [layers]; the sum is as near to the budget as the bounds let it be.
     """
     wish = np.maximum(fractions * sizes, 1e-12)
     low, high = -60.0, 60.0
@@ -64,6 +67,9 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
         weights: [groups, d_out, d_in].
         statistics: A and G of the dense network.
         has_bias: whether a bias may follow.
+
+    Returns:
+        float64, one entry a density, in the order of `DENSITIES`.
     """
     problem = dense_problem(weights, statistics, has_bias)
     refit = Refit(problem, weights)
@@ -81,7 +87,7 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
 
 
 def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Problem:
-    """The refit of a layer to its own dense values: T = W X."""
+    """The refit of a layer to its own dense values, T = W X; `weights` are W [groups, d_out, d_in]."""
     mean = statistics.mean() * has_bias
     factor = statistics.activations
     gram: Factor
@@ -99,6 +105,14 @@ def least_loss(curves: Sequence[Array], sizes: Array, budget: int) -> Array:
     """Fractions that minimise the sum of the curves under the budget: equal marginal loss a weight.
 
     Curves are interpolated in log density and log loss, and extended to lower densities by their last slope.
+
+    Args:
+        curves: of each layer, the losses at `DENSITIES`.
+        sizes: weights of each layer, float64 [layers].
+        budget: how many stay in all, at most.
+
+    Returns:
+        float64 [layers], each in (0, 1].
     """
     grid = np.exp(np.linspace(np.log(DENSITIES[0] / 8), 0.0, 400))
     tables = np.stack([_interpolated(curve, grid) for curve in curves])

@@ -46,7 +46,10 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One set of weights, its bias and the nodes that use it. `name` is the first node's name."""
+    """One set of weights, its bias and the nodes that use it. `name` is the first node's name.
+
+    `weight` and `bias` are initializers of the graph; `write` changes them there.
+    """
 
     name: str
     weight: ir.Value
@@ -144,7 +147,7 @@ class Layers:
 
 
 def find_layers(graph: ir.Graph) -> Layers:
-    """Find the layers of a normalised graph (see `model.load`)."""
+    """Find the layers of a normalised graph (see `model.load`); all else is skipped, with a reason."""
     found = Layers()
     uses: dict[ir.Value, list[tuple[Use, ir.Value | None]]] = {}
     for node in graph:

@@ -146,7 +146,20 @@ def calibrate(
     batch_size: int = 32,
     **gathering: Any,
 ) -> Statistics:
-    """Gather statistics once, to compress with several ratios; `gathering` are fields of `Gathering`."""
+    """Gather statistics once, to compress with several ratios.
+
+    Args:
+        model: an ONNX file, or one loaded with `onnxprune.load`.
+        data: calibration data, as for `compress`.
+        output: where to write the statistics; nothing is written if None.
+        progress: told of the run.
+        samples: how many to take; all if None.
+        batch_size: an upper bound, lowered where a layer's im2col would not fit.
+        gathering: fields of `statistics.Gathering`, such as loss="gaussian".
+
+    Raises:
+        OnnxPruneError: one of its kinds, with a message for a person.
+    """
     loaded = model if isinstance(model, Model) else load(model)
     how = Gathering(**gathering)
     layers = find_layers(loaded.ir.graph)

@@ -49,7 +49,7 @@ class Plan:
         """Inverse of `to_json`.
 
         Raises:
-            UsageError: not a plan.
+            UsageError: not a plan, or a mask of another size than its shape.
         """
         try:
             data = json.loads(text)

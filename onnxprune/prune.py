@@ -64,7 +64,11 @@ class Pruned:
 
 
 def prune(task: Task) -> Pruned:
-    """Prune a copy of the dense model to the budget."""
+    """Prune a copy of the dense model to the budget.
+
+    Raises:
+        StatisticsError: NaN or Inf in a layer's statistics or values, or a factor that cannot be inverted.
+    """
     scores = _scores(task, task.budget.layers, task.statistics)
     total = sum(float(score.sum()) for score in scores.values()) or 1.0
     importance = {name: float(score.sum()) / total for name, score in scores.items()}

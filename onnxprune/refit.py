@@ -36,7 +36,15 @@ RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
 
 @dataclass
 class Problem:
-    """minimise ½ tr(W A Wᵀ) − tr(W Bᵀ): A = `gram`, B = `cross`; `variance` [groups, d_out] is that of T."""
+    """minimise ½ tr(W A Wᵀ) − tr(W Bᵀ): A and B are means over rows, of centred X and T if a bias is free.
+
+    Attributes:
+        gram: A, the second moment of X.
+        cross: B, the mean of t xᵀ, float64 [groups, d_out, d_in].
+        mean_x: what X was centred by, float64 [groups, d_in]; zeros without a bias.
+        mean_t: what T was centred by, float64 [groups, d_out]; likewise.
+        variance: mean square of the centred T, float64 [groups, d_out].
+    """
 
     gram: Factor
     cross: Array
@@ -57,7 +65,11 @@ class Problem:
 
 
 class Refit:
-    """Least squares of one layer at a fixed ridge; `reference` is W₀, the weights the ridge pulls to."""
+    """Least squares of one layer at a fixed ridge.
+
+    `reference` is W₀ [groups, d_out, d_in], the weights that the ridge pulls to; `ridge` is λ relative to the
+    mean of A's diagonal.
+    """
 
     def __init__(self, problem: Problem, reference: Array, ridge: float = RIDGE) -> None:
         self.problem = problem
@@ -73,7 +85,13 @@ class Refit:
         self._single_ridge = self._ridge[:, None, None].astype(np.float32)
 
     def saliency(self, weights: Array) -> Array:
-        """w²/[(XXᵀ/n + λI)⁻¹]_jj: what the layer's squared error grows by when w alone leaves."""
+        """w²/[(XXᵀ/n + λI)⁻¹]_jj: what the layer's squared error grows by when w alone leaves.
+
+        Float64 [groups, d_out, d_in], as `weights`: Optimal Brain Surgeon (Hassibi & Stork 1993) of a layer.
+
+        Raises:
+            StatisticsError: the damped gram is not positive definite.
+        """
         scores: Array = weights**2 / self._inverse_diagonal[:, None, :]
         return scores
 
@@ -82,14 +100,32 @@ class Refit:
         return self.problem.gram.damped(self._ridge).inverse_diagonal()
 
     def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 1e-5) -> Array:
-        """A few conjugate-gradient steps from `weights`, in float32: they need only point the right way."""
+        """A few conjugate-gradient steps from `weights`, in float32: they need only point the right way.
+
+        Args:
+            weights: where to start, [groups, d_out, d_in]; what is not kept is ignored.
+            kept: mask of the same shape.
+            steps: at most so many.
+            tolerance: stop earlier, as `conjugate_gradients` does.
+
+        Returns:
+            float64 [groups, d_out, d_in], zero where not kept.
+        """
         right, diagonal = self._right.astype(np.float32), self._diagonal.astype(np.float32)
         start = weights.astype(np.float32)
         rough = conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps)
         return rough.astype(np.float64)
 
     def exact(self, weights: Array, kept: Mask) -> Array:
-        """The least-squares weights: row-wise Cholesky, or conjugate gradients where that is dearer."""
+        """The least-squares weights: row-wise Cholesky, or conjugate gradients where that is dearer.
+
+        Args:
+            weights: where conjugate gradients start, and what a row keeps whose matrix is singular.
+            kept: mask; both [groups, d_out, d_in].
+
+        Returns:
+            float64 [groups, d_out, d_in], zero where not kept.
+        """
         counts = kept.sum(axis=2, dtype=np.float64)
         if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
             return conjugate_gradients(
@@ -116,7 +152,17 @@ class Refit:
 
 
 def choose(refit: Refit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> tuple[Mask, Array]:
-    """The mask that remains of `kept` after all rounds, and the weights as they are then."""
+    """Let weights leave in rounds, each followed by a few steps of refitting the others.
+
+    Args:
+        refit: the layer's least squares.
+        weights: as they are, [groups, d_out, d_in].
+        kept: mask of those still there.
+        rounds: each makes of the saliencies and the mask the next mask.
+
+    Returns:
+        The mask that remains and the weights as they are then, float64, both [groups, d_out, d_in].
+    """
     weights = refit.improve(weights, kept, 4 * _STEPS_BETWEEN)
     for leave in rounds:
         kept = leave(refit.saliency(weights), kept)
@@ -146,6 +192,9 @@ def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mas
         kept: N.
         of: M.
         kernel: kernel positions a channel.
+
+    Returns:
+        bool [groups, d_out, channels · kernel], False wherever not allowed.
     """
     groups, d_out, d_in = scores.shape
     channels = d_in // kernel

@@ -29,12 +29,15 @@ def conjugate_gradients(
 
     Args:
         product: a symmetric positive definite map on arrays of the shape of `right`.
-        right: the right-hand side.
-        start: first guess; its entries outside `free` are ignored.
-        free: bool, where X may differ from 0.
+        right: the right-hand side, of any shape; float32 or float64.
+        start: first guess, of the same shape and dtype; its entries outside `free` are ignored.
+        free: bool, of the same shape, where X may differ from 0.
         diagonal: the map's diagonal, broadcastable to `right`.
         tolerance: stop when the preconditioned residual is below this, relative to that of X = 0.
         iterations: stop after so many.
+
+    Returns:
+        X, of the shape and dtype of `right`.
     """
     mask = free.astype(right.dtype)
     scale = mask / diagonal

@@ -23,7 +23,17 @@ Array = npt.NDArray[Any]
 
 
 def paper_surgeon(weights: Array, kept: Array, statistics: LayerStatistics, damping: float) -> Array:
-    """W after the paper's update, exactly zero where not `kept`."""
+    """W after the paper's update (MLPrune, eq. 7), exactly zero where not `kept`.
+
+    Args:
+        weights: [groups, d_out, d_in + 1], float64.
+        kept: bool, same shape; the bias column all True.
+        statistics: A and, where a gradient reaches the layer, G.
+        damping: relative λ.
+
+    Raises:
+        StatisticsError: a damped factor is not positive definite.
+    """
     activations, gradients = statistics.activations, statistics.gradients
     damp_a, damp_g = damping_pair(activations, gradients, damping)
     damped_a = activations.damped(damp_a)

@@ -39,6 +39,9 @@ def saliency(
         statistics: A and G of the layer; `magnitude` and `random` need none.
         damping: λ of the factored Tikhonov damping, relative (see `damping_pair`).
         rng: used by `random` alone.
+
+    Raises:
+        StatisticsError: a damped factor is not positive definite.
     """
     return SALIENCIES[name](weights, statistics, damping, rng)
 

@@ -37,7 +37,7 @@ class Damped(Protocol):
 
 @dataclass
 class Gram:
-    """Σ x xᵀ over rows, float64 [groups, d, d]."""
+    """Σ x xᵀ over `weight` rows: `total` [groups, d, d], float64 except for `single`."""
 
     total: Array
     weight: float
@@ -72,7 +72,11 @@ class Gram:
         return Gram(self.mean().astype(np.float32), 1.0)
 
     def damped(self, damping: Array) -> Damped:
-        """The mean plus damping [groups] times I."""
+        """The mean plus damping [groups] times I.
+
+        Raises:
+            StatisticsError: that is not positive definite.
+        """
         matrices = self.mean()
         np.einsum("gii->gi", matrices)[...] += damping[:, None]
         return _DampedGram(matrices)
@@ -80,7 +84,7 @@ class Gram:
 
 @dataclass
 class Samples:
-    """The rows themselves, float32 or float64 [groups, rows, d]."""
+    """The rows themselves, float32 or float64 [groups, rows, d], that stand for `weight` rows."""
 
     rows: Array
     weight: float
@@ -120,7 +124,11 @@ class Samples:
         return Samples(self.rows.astype(np.float32), self.weight)
 
     def damped(self, damping: Array) -> Damped:
-        """The mean plus damping [groups] times I, by Woodbury."""
+        """The mean plus damping [groups] times I, by Woodbury.
+
+        Raises:
+            StatisticsError: that is not positive definite.
+        """
         return _DampedSamples(self.rows.astype(np.float64), self.weight, damping)
 
 
