@@ -56,7 +56,7 @@ def test_npz_gives_its_samples_in_order_and_again(tmp_path: Path, key: str) -> N
     assert [batch.count for batch in data.batches()] == [4, 4, 2]
     for _ in range(2):
         assert np.array_equal(joined(data, "image"), images(10))
-        assert np.array_equal(np.concatenate([b.labels for b in data.batches()]), labels)  # type: ignore[misc]
+        assert np.array_equal(np.concatenate([b.labels for b in data.batches()]), labels)  # type: ignore[misc]  # all have labels
     assert np.array_equal(data.array("image"), images(10))
 
 
@@ -173,7 +173,7 @@ def test_seed_draws_and_description_says_so() -> None:
 def test_class_names_beside_the_labels_are_not_labels() -> None:
     source = {"x": images(4), "labels": np.array(["cat", "dog"]), "y": np.array([0, 1, 1, 0])}
     data = open_data(source, inputs(IMAGE))
-    assert next(data.batches()).labels.tolist() == [0, 1, 1, 0]  # type: ignore[union-attr]
+    assert next(data.batches()).labels.tolist() == [0, 1, 1, 0]  # type: ignore[union-attr]  # has labels
     assert data.notes == ("arrays: arrays not used: labels",)
 
 
@@ -412,7 +412,7 @@ def test_discover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -
     assert discover(model, "evaluation") is None
     (folder / "calibration" / "net.v2.eval.npz").touch()
     for kind, name in (("calibration", "net.v2.npz"), ("evaluation", "net.v2.eval.npz")):
-        found = discover(model, kind)  # type: ignore[arg-type]
+        found = discover(model, kind)  # type: ignore[arg-type]  # one of its two literals
         assert found is not None and found.samefile(folder / "calibration" / name)
 
 

@@ -43,7 +43,7 @@ def test_json_reads_back_as_the_same_report() -> None:
 
 def test_reports_cannot_be_changed_or_hold_unknown_fields() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        REPORT.kept_ratio = 1.0  # type: ignore[misc]
+        REPORT.kept_ratio = 1.0  # type: ignore[misc]  # frozen: that is what is tested
     with pytest.raises(ValidationError, match="surprise"):
         CompressionReport.model_validate({**REPORT.model_dump(), "surprise": 1})
 
@@ -93,7 +93,7 @@ def test_nested_stages_are_shown_together_and_end_together(monkeypatch: pytest.M
         with progress.stage("layer", None) as inner:
             inner(5)
             progress._bars.refresh()
-            shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+            shown = terminal.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
             assert "sweep" in shown and "1/3" in shown and "layer" in shown and "5/?" in shown
         raise KeyError
     assert not progress._bars.live.is_started
