@@ -7,6 +7,7 @@ the prunable weights is the ratio's count less theirs; a ratio below them is ref
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,6 +19,8 @@ from onnxprune.errors import BudgetError, UsageError
 from onnxprune.layers import Layer, Skipped
 from onnxprune.model import parameters
 from onnxprune.options import Options
+
+_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,8 @@ def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, bias
         biases_change: the surgeon writes biases, so that zeros among them may become something else.
 
     Raises:
-        BudgetError: no layer is left to prune, or what is never pruned exceeds the ratio already.
+        BudgetError: what is never pruned exceeds the ratio already.
     """
-    if not layers:
-        raise BudgetError("no layer is left to prune; `onnxprune inspect` says why for each")
     everything = parameters(model)
     total = sum(tensor.size for tensor in everything.values())
     target = int(options.ratio * total + 1e-9) if options.ratio is not None else total
@@ -103,6 +104,22 @@ def select(
         else:
             chosen.append(layer)
     return chosen, skipped
+
+
+def require(layers: Sequence[Layer], left_out: Sequence[Skipped]) -> None:
+    """Refuse to go on with nothing to prune.
+
+    Raises:
+        BudgetError: there are no `layers`; says why, from what was `left_out`, and what may help.
+    """
+    if layers:
+        return
+    reasons = Counter(entry.reason for entry in left_out)
+    why = "; ".join(f"{reason} ({count} nodes)" for reason, count in reasons.most_common(_REASONS_SHOWN))
+    remedy = "`onnxprune inspect` shows what there is"
+    if any(reason.startswith("no gradient") for reason in reasons):
+        remedy = "--saliency wanda --allocation uniform needs no gradient"
+    raise BudgetError(f"no layer is left to prune: {why or 'nothing in it is linear'}; {remedy}")
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

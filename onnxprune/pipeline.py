@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.budget import Budget, make_budget, select
+from onnxprune.budget import Budget, make_budget, require, select
 from onnxprune.data import Data, Source, open_data
 from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
@@ -97,6 +97,7 @@ def compress(
     with clock.stage("load"):
         loaded = model if isinstance(model, Model) else load(model)
         layers = find_layers(loaded.ir.graph)
+        require(layers.layers, layers.skipped)
         source = open_calibration(loaded, layers, data, chosen.samples, chosen.batch_size, chosen.seed)
         measured_on = source
         if evaluation is not None:
@@ -105,6 +106,7 @@ def compress(
     with clock.stage("statistics"):
         known = _statistics(loaded, source, _listed(statistics), chosen, progress)
     usable, left_out = select(layers.layers, chosen, _blocked(known, chosen))
+    require(usable, [*layers.skipped, *left_out])
     budget = make_budget(loaded.ir, usable, chosen, biases_change=chosen.surgeon != "none")
     with clock.stage("prune"):
         task = Task(

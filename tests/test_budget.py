@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from units.nets import array, parsed, put
 
-from onnxprune.budget import make_budget, select
+from onnxprune.budget import make_budget, require, select
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.layers import find_layers
 from onnxprune.options import resolve
@@ -94,8 +94,20 @@ def test_an_impossible_ratio_is_refused_with_the_smallest_possible_one(floors):
 
 
 def test_without_layers_there_is_nothing_to_prune():
-    with pytest.raises(BudgetError, match="no layer is left to prune; `onnxprune inspect` says why"):
-        budget_of(net(), ratio=0.5, exclude=("*",))
+    layers = find_layers(net().graph)
+    usable, left_out = select(layers.layers, resolve(ratio=0.5, exclude=("*",)), {})
+    with pytest.raises(BudgetError, match=r"no layer is left to prune: excluded by --exclude '\*' \(2 nodes\); "):
+        require(usable, left_out)
+    with pytest.raises(BudgetError, match="nothing in it is linear"):
+        require([], [])
+    require(layers.layers, left_out)
+
+
+def test_without_gradients_the_remedy_is_a_score_that_needs_none():
+    blocked = dict.fromkeys(("block_conv", "head"), "no gradient: If node 'cell'")
+    usable, left_out = select(find_layers(net().graph).layers, resolve(ratio=0.5), blocked)
+    with pytest.raises(BudgetError, match=r"If node 'cell' \(2 nodes\); --saliency wanda --allocation uniform"):
+        require(usable, left_out)
 
 
 def test_a_pattern_needs_no_ratio():
