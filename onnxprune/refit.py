@@ -20,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from onnxprune.errors import StatisticsError
 from onnxprune.solve import conjugate_gradients
 from onnxprune.statistics import Factor, Gram
+from onnxprune.statistics.factors import Damped
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -32,6 +34,7 @@ _STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
 _STEPS_LAST = 200  # where row-wise Cholesky would be dearer
 _EXACT_FLOPS = 2e11  # row-wise Cholesky up to here: a few seconds
 RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
+_RAISES = 4  # tenfold each: from the smallest ridge to about the mean diagonal itself
 
 
 @dataclass
@@ -68,7 +71,10 @@ class Refit:
     """Least squares of one layer at a fixed ridge.
 
     `reference` is W₀ [groups, d_out, d_in], the weights that the ridge pulls to; `ridge` is λ relative to the
-    mean of A's diagonal.
+    mean of A's diagonal. Both are raised where float32 sums left A indefinite.
+
+    Raises:
+        StatisticsError: A is indefinite by more than rounding.
     """
 
     def __init__(self, problem: Problem, reference: Array, ridge: float = RIDGE) -> None:
@@ -78,7 +84,8 @@ class Refit:
         # centred moments are differences of float32 sums: of inputs that hardly vary only rounding is left,
         # of any sign
         rounding = 4 * np.finfo(np.float32).eps * (problem.mean_x**2).sum(axis=1)
-        self._ridge = np.maximum(np.maximum(ridge * diagonal.mean(axis=1), rounding), 1e-12)
+        least = np.maximum(np.maximum(ridge * diagonal.mean(axis=1), rounding), 1e-12)
+        self._ridge, self._damped = _raised(problem.gram, least)
         self._diagonal = (diagonal + self._ridge[:, None])[:, None, :]
         self._right = problem.cross + self._ridge[:, None, None] * reference
         self._single = problem.gram.single()
@@ -88,16 +95,13 @@ class Refit:
         """w²/[(XXᵀ/n + λI)⁻¹]_jj: what the layer's squared error grows by when w alone leaves.
 
         Float64 [groups, d_out, d_in], as `weights`: Optimal Brain Surgeon (Hassibi & Stork 1993) of a layer.
-
-        Raises:
-            StatisticsError: the damped gram is not positive definite.
         """
         scores: Array = weights**2 / self._inverse_diagonal[:, None, :]
         return scores
 
     @cached_property
     def _inverse_diagonal(self) -> Array:
-        return self.problem.gram.damped(self._ridge).inverse_diagonal()
+        return self._damped.inverse_diagonal()
 
     def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 1e-5) -> Array:
         """A few conjugate-gradient steps from `weights`, in float32: they need only point the right way.
@@ -149,6 +153,20 @@ class Refit:
         product: Array = self._single.times(rows)
         product += self._single_ridge * rows
         return product
+
+
+def _raised(gram: Factor, ridge: Array) -> tuple[Array, Damped]:
+    """`ridge` [groups], raised tenfold until the gram with it is positive definite, and that.
+
+    A sum of a million float32 rows around a large mean (the background of a page) errs by far more than its
+    last digit, and centring leaves that error whole.
+    """
+    for _ in range(_RAISES):
+        try:
+            return ridge, gram.damped(ridge)
+        except StatisticsError:  # asked again with more, and raised if that does not help
+            ridge = 10 * ridge
+    return ridge, gram.damped(ridge)
 
 
 def choose(refit: Refit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> tuple[Mask, Array]:
