@@ -257,7 +257,9 @@ def indefinite(least):
     values = np.array([least, *np.geomspace(4e-5, 11, 26)])
     gram = Gram((basis * values @ basis.T)[None], 1.0)
     weights = np.random.default_rng(1).standard_normal((1, 16, 27))
-    return Problem(gram, gram.times(weights), np.zeros((1, 27)), np.zeros((1, 16)), np.ones((1, 16))), weights
+    cross = gram.times(weights)
+    variance = np.einsum("goi,goi->go", weights, cross)  # T = W X
+    return Problem(gram, cross, np.zeros((1, 27)), np.zeros((1, 16)), variance), weights
 
 
 def test_a_gram_that_rounding_left_indefinite_is_fitted_with_a_higher_ridge():
