@@ -6,6 +6,7 @@ One row: `python -m benchmarks.models --only 'ch_*' --samples 64`.
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,15 +53,15 @@ def layers(report: CompressionReport) -> Row:
 
 
 def summary(skipped: Iterable[Skipped]) -> str:
-    """The reasons, most frequent first, with the number of nodes each is about; quoted names are left out."""
+    """The reasons, most frequent first, with the number of nodes each is about; names are left out."""
     reasons = Counter(_general(entry.reason) for entry in skipped)
     return "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
 
 
 def _general(reason: str) -> str:
-    """A reason without the names in quotes, so that equal ones are equal."""
-    parts = reason.split("'")
-    return "…".join(parts[::2])
+    """A reason without names in quotes and numbers of units, so that equal ones are equal."""
+    named = re.sub(r"'[^']*'|(?<=weight )\S+", "…", reason)
+    return re.sub(r"^\d+ units? ", "units ", named)
 
 
 if __name__ == "__main__":

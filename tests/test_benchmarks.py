@@ -138,9 +138,15 @@ def test_greedy_text_joins_repeats_but_not_across_a_blank():
 
 
 def test_reasons_are_counted_whatever_node_they_name():
-    skipped = [Skipped(name="x", reason="reads 'a' twice"), Skipped(name="y", reason="is an integer")]
-    skipped.append(Skipped(name="z", reason="reads 'b' twice"))
-    assert script("models").summary(skipped) == "2 × reads … twice; 1 × is an integer"
+    reasons = [
+        "reads 'a' twice",
+        "is an integer",
+        "reads 'b/c' twice",
+        "1 unit stays: so",
+        "23 units stays: so",
+    ]
+    skipped = [Skipped(name=str(place), reason=reason) for place, reason in enumerate(reasons)]
+    assert script("models").summary(skipped) == "2 × reads … twice; 2 × units stays: so; 1 × is an integer"
 
 
 def test_the_baseline_prunes_conv_and_gemm_by_one_threshold_and_nothing_else(tmp_path):
