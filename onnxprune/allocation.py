@@ -14,6 +14,7 @@ curves alone 0.42, balanced 0.39.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
 Array = npt.NDArray[Any]
 
 DENSITIES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+SMALL = 0.02  # share of the budget that the smallest layers may take whole
 _ROUNDS_BETWEEN = 3  # rounds from one density of a curve to the next
 
 
@@ -142,9 +144,18 @@ def _interpolated(curve: Array, grid: Array) -> Array:
 
 
 def balanced(curves: Mapping[str, Array], sizes: Mapping[str, int], budget: int) -> dict[str, float]:
-    """√(least-loss fraction · uniform fraction) by layer."""
-    names = list(curves)
+    """√(least-loss fraction · uniform fraction) by layer; ∞, that is all of it, for the smallest layers."""
+    small = smallest(sizes, budget)
+    names = [name for name in curves if name not in small]
     counted = np.array([sizes[name] for name in names], dtype=np.float64)
-    best = least_loss([curves[name] for name in names], counted, budget)
-    uniform = budget / counted.sum()
-    return dict(zip(names, np.sqrt(best * uniform).tolist(), strict=True))
+    left = budget - sum(sizes[name] for name in small)
+    best = least_loss([curves[name] for name in names], counted, left)
+    fractions = np.sqrt(best * (left / counted.sum()))
+    return {name: math.inf for name in small} | dict(zip(names, fractions.tolist(), strict=True))
+
+
+def smallest(sizes: Mapping[str, int], budget: int) -> set[str]:
+    """Layers that all together take at most `SMALL` of the budget: pruning them gains nothing."""
+    ascending = sorted(sizes, key=lambda name: sizes[name])
+    taken = np.cumsum([sizes[name] for name in ascending])
+    return {name for name, total in zip(ascending, taken, strict=True) if total <= SMALL * budget}

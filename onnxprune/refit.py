@@ -31,8 +31,8 @@ Round = Callable[[Array, Mask], Mask]
 
 ROUNDS = 32  # for the whole way from dense to pruned; steps share them
 _STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
-_STEPS_LAST = 200  # where row-wise Cholesky would be dearer
-_EXACT_FLOPS = 2e11  # row-wise Cholesky up to here: a few seconds
+_STEPS_LAST = 100  # where row-wise Cholesky would be dearer
+_EXACT_FLOPS = 2e10  # row-wise Cholesky up to here: a second or two
 RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
 _RAISES = 4  # tenfold each: from the smallest ridge to about the mean diagonal itself
 
@@ -103,7 +103,9 @@ class Refit:
     def _inverse_diagonal(self) -> Array:
         return self._damped.inverse_diagonal()
 
-    def improve(self, weights: Array, kept: Mask, steps: int, tolerance: float = 1e-5) -> Array:
+    def improve(
+        self, weights: Array, kept: Mask, steps: int = 4 * _STEPS_BETWEEN, tolerance: float = 1e-5
+    ) -> Array:
         """A few conjugate-gradient steps from `weights`, in float32: they need only point the right way.
 
         Args:
@@ -133,7 +135,7 @@ class Refit:
         counts = kept.sum(axis=2, dtype=np.float64)
         if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
             return conjugate_gradients(
-                self._exact_product, self._right, weights, kept, self._diagonal, 1e-8, _STEPS_LAST
+                self._exact_product, self._right, weights, kept, self._diagonal, 1e-6, _STEPS_LAST
             )
         fitted = np.zeros_like(weights)
         matrices = self.problem.gram.mean()
@@ -181,7 +183,7 @@ def choose(refit: Refit, weights: Array, kept: Mask, rounds: Sequence[Round]) ->
     Returns:
         The mask that remains and the weights as they are then, float64, both [groups, d_out, d_in].
     """
-    weights = refit.improve(weights, kept, 4 * _STEPS_BETWEEN)
+    weights = refit.improve(weights, kept)
     for leave in rounds:
         kept = leave(refit.saliency(weights), kept)
         weights = refit.improve(weights, kept, _STEPS_BETWEEN)

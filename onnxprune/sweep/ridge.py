@@ -22,9 +22,14 @@ _FEW_ROWS = 20  # below so many rows a column, λ is chosen on held-back rows
 _STEPS = 100
 
 
+def plentiful(moments: Moments) -> bool:
+    """Whether there are rows enough for the columns to be fitted without holding any back."""
+    return moments.weight > _FEW_ROWS * moments.gram.size
+
+
 def ridge(fit: Moments, held: Moments | None, reference: Array, kept: Mask, has_bias: bool) -> float:
     """The relative ridge with the least error on held-back rows; the smallest where rows are plenty."""
-    if held is None or fit.weight > _FEW_ROWS * reference.shape[2]:
+    if held is None or plentiful(fit):
         return RIDGE
     training = fit.problem(has_bias)
     errors = []
