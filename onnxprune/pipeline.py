@@ -19,7 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.budget import Budget, make_budget, require, select
-from onnxprune.data import Data, Source, open_data
+from onnxprune.data import Batch, Data, Source, open_data
+from onnxprune.emit import Emitter
 from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
 from onnxprune.layers import Layer, Layers, Skipped, find_layers
@@ -175,14 +176,34 @@ def calibrate(
 def open_calibration(
     model: Model, layers: Layers, data: Source | None, samples: int | None, batch_size: int, seed: int
 ) -> Data:
-    """Open the data, with batches small enough that no layer's im2col exceeds a fixed size."""
-    widest = max((_feature_bytes(layer) for layer in layers), default=1)
+    """Open the data, with batches small enough that no layer's im2col exceeds a fixed size.
+
+    The shapes are those of a run of the first sample: symbolic ones say nothing.
+    """
+    inputs = model.ir.graph.inputs
+    first = next(iter(open_data(data, inputs, samples=1, batch_size=1, seed=seed).batches()))
+    widest = _widest_features(model.ir, layers, first) // first.count
     batch = max(1, min(batch_size, _FEATURE_BYTES // max(1, widest)))
-    return open_data(data, model.ir.graph.inputs, samples=samples, batch_size=batch, seed=seed)
+    return open_data(data, inputs, samples=samples, batch_size=batch, seed=seed)
 
 
-def _feature_bytes(layer: Layer) -> int:
-    return max(4 * layer.groups * layer.d_in * (use.positions or 1) for use in layer.uses)
+def _widest_features(model: ir.Model, layers: Layers, batch: Batch) -> int:
+    """Bytes of the largest im2col of `batch` in float32."""
+    graph = model.clone()
+    op = Emitter(graph.graph, "shapes")
+    uses = [(layer, use) for layer in find_layers(graph.graph) for use in layer.uses]
+    if not uses:
+        return 0
+    graph.graph.outputs.clear()
+    for index, (_, use) in enumerate(uses):
+        shape = op.Shape(use.output)
+        shape.name, shape.dtype = f"shape/{index}", ir.DataType.INT64
+        graph.graph.outputs.append(shape)
+    shapes = Session(graph, "cpu").run(batch.feeds)
+    return max(
+        4 * layer.d_in * int(np.prod(shapes[f"shape/{index}"])) // layer.d_out
+        for index, (layer, _) in enumerate(uses)
+    )
 
 
 def _listed(

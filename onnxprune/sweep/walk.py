@@ -152,6 +152,7 @@ class _Walk:
         self._shared = collect(dense, "", data, gathering, only=shared).layers if shared else {}
         self._opset = dense.opset_imports.get("", 18)
         self._provider = provider
+        self._first = next(iter(data.batches())).count
         self._here = ir.convenience.create_value_mapping(pruned.graph, include_subgraphs=False)
         self._ahead = {use.node for layer in find_layers(pruned.graph) for use in layer.uses}
 
@@ -176,9 +177,10 @@ class _Walk:
             near = {name: self._pruned.get(value, batch) for name, value in pairs}
             return {**near, "target": self._dense.get(target.value, batch)}
 
-        positions = use.positions
-        sampled = positions is not None and positions * self._samples < layer.d_in
-        stride = 1 if positions is None else _stride(positions * self._samples, positions, original.d_in)
+        rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
+        positions = max(1, rows // self._first)
+        sampled = positions * self._samples < layer.d_in
+        stride = _stride(positions * self._samples, positions, original.d_in)
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
         )
