@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from onnxprune.allocation import DENSITIES, balanced, dense_problem, least_loss, loss_curve, rounded
+from onnxprune.allocation import DENSITIES, balanced, dense_problem, least_loss, loss_curve, rounded, smallest
 from onnxprune.statistics import Gram, LayerStatistics, Samples
 
 
@@ -157,3 +157,21 @@ def test_balanced_is_half_way_between_least_loss_and_uniform():
     best = least_loss(curves, np.array([500.0, 1000.0, 2000.0]), 350)
     got = balanced(named, sizes, 350)
     np.testing.assert_allclose([got[name] for name in sizes], np.sqrt(best * 0.1))
+
+
+def test_the_smallest_layers_stay_whole_and_take_no_more_than_their_share():
+    sizes = {"stem": 20, "big": 5000, "head": 30, "other": 4000}
+    assert smallest(sizes, 2500) == {"stem", "head"}  # 50 weights: 2 % of 2,500
+    assert smallest(sizes, 2499) == {"stem"}
+    assert smallest(sizes, 900) == set()
+    curves = {name: np.array([1.0, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01]) for name in sizes}
+    wish = balanced(curves, sizes, 2500)
+    counts = rounded(
+        np.array([wish[name] for name in sizes]),
+        np.array(list(sizes.values())),
+        2500,
+        np.zeros(4),
+        np.array(list(sizes.values())),
+    )
+    assert counts.sum() == 2500
+    assert counts[0] == 20 and counts[2] == 30
