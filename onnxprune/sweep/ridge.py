@@ -6,20 +6,20 @@ says how much to trust them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import RIDGE, Problem, Refit
+from onnxprune.refit import RIDGE, Problem, Refit, Round, choose
 from onnxprune.sweep.moments import Moments
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-_RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1)
+_RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _FEW_ROWS = 20  # below so many rows a column, λ is chosen on held-back rows
-_STEPS = 100
 
 
 def plentiful(moments: Moments) -> bool:
@@ -27,16 +27,38 @@ def plentiful(moments: Moments) -> bool:
     return moments.weight > _FEW_ROWS * moments.gram.size
 
 
-def ridge(fit: Moments, held: Moments | None, reference: Array, kept: Mask, has_bias: bool) -> float:
-    """The relative ridge with the least error on held-back rows; the smallest where rows are plenty."""
+def ridge(
+    gathered: tuple[Moments, Moments | None],
+    reference: Array,
+    weights: Array,
+    kept: Mask,
+    rounds: Sequence[Round],
+    has_bias: bool,
+) -> float:
+    """The relative ridge with the least error on held-back rows; the smallest where rows are plenty.
+
+    What is judged is the whole procedure, choice included, in a quarter of the rounds: a ridge that suits the
+    dense layer may still let the choice follow the noise.
+
+    Args:
+        gathered: moments to fit on, and held-back ones or None.
+        reference: W₀, [groups, d_out, d_in].
+        weights: where to start, of the same shape.
+        kept: mask of the same shape.
+        rounds: how weights leave.
+        has_bias: whether a bias follows.
+    """
+    fit, held = gathered
     if held is None or plentiful(fit):
         return RIDGE
     training = fit.problem(has_bias)
+    few = list(rounds)[::-1][::4][::-1]
     errors = []
     for candidate in _RIDGES:
         refit = Refit(training, reference, candidate)
-        weights = refit.improve(np.where(kept, reference, 0.0), kept, _STEPS, 1e-4)
-        errors.append(_held_error(held, training, weights, has_bias))
+        chosen, rough = choose(refit, np.where(kept, weights, 0.0), kept, few)
+        rough = refit.improve(rough, chosen)
+        errors.append(_held_error(held, training, rough, has_bias))
     return _RIDGES[int(np.argmin(errors))]
 
 

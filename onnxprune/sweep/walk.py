@@ -100,7 +100,7 @@ def _refit(walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Seque
     reference, _ = original.read()
     weights, bias = layer.read()
     has_bias = bias is not None
-    strength = ridge(gathered.fit, gathered.held, reference, kept, has_bias)
+    strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias)
     refit = Refit(gathered.total().problem(has_bias), reference, strength)
     if rounds:
         kept, weights = choose(refit, weights, kept, rounds)

@@ -124,16 +124,16 @@ EVERY = np.ones(WEIGHTS.shape, bool)
 
 def test_noise_on_few_rows_calls_for_a_strong_ridge():
     fit, held = linear(36, 5.0, 1, WEIGHTS), linear(36, 5.0, 2, WEIGHTS)
-    assert ridge(fit, held, WEIGHTS, EVERY, True) > RIDGE
+    assert ridge((fit, held), WEIGHTS, WEIGHTS, EVERY, (), True) > RIDGE
 
 
 def test_targets_that_inputs_explain_call_for_none():
     """The reference is far from what explains the targets: pulling to it would only hurt."""
     fit, held = linear(200, 0.0, 1, WEIGHTS), linear(200, 0.0, 2, WEIGHTS)
-    assert ridge(fit, held, np.zeros_like(WEIGHTS), EVERY, True) == RIDGE
+    assert ridge((fit, held), np.zeros_like(WEIGHTS), np.zeros_like(WEIGHTS), EVERY, (), True) == RIDGE
 
 
 def test_with_rows_in_plenty_or_none_held_back_it_is_the_smallest():
     fit, held = linear(30 * 21, 50.0, 1, WEIGHTS), linear(36, 50.0, 2, WEIGHTS)
-    assert ridge(fit, held, WEIGHTS, EVERY, True) == RIDGE
-    assert ridge(linear(36, 50.0, 1, WEIGHTS), None, WEIGHTS, EVERY, True) == RIDGE
+    assert ridge((fit, held), WEIGHTS, WEIGHTS, EVERY, (), True) == RIDGE
+    assert ridge((linear(36, 50.0, 1, WEIGHTS), None), WEIGHTS, WEIGHTS, EVERY, (), True) == RIDGE
