@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from onnxprune.budget import Budget, make_budget, require, select
 from onnxprune.data import Batch, Data, Source, open_data
+from onnxprune.data.inputs import fixed_batch
 from onnxprune.emit import Emitter
 from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
@@ -180,11 +181,12 @@ def open_calibration(
 
     The shapes are those of a run of the first sample: symbolic ones say nothing.
     """
-    inputs = model.ir.graph.inputs
-    first = next(iter(open_data(data, inputs, samples=1, batch_size=1, seed=seed).batches()))
-    widest = _widest_features(model.ir, layers, first) // first.count
-    batch = max(1, min(batch_size, _FEATURE_BYTES // max(1, widest)))
-    return open_data(data, inputs, samples=samples, batch_size=batch, seed=seed)
+    source = open_data(data, model.ir.graph.inputs, samples=samples, batch_size=batch_size, seed=seed)
+    if fixed_batch(source.inputs) is not None:
+        return source
+    first = next(iter(replace(source, batch_size=1).batches()))
+    widest = max(1, _widest_features(model.ir, layers, first))
+    return replace(source, batch_size=max(1, min(source.batch_size, _FEATURE_BYTES // widest)))
 
 
 def _widest_features(model: ir.Model, layers: Layers, batch: Batch) -> int:

@@ -31,7 +31,7 @@ Round = Callable[[Array, Mask], Mask]
 
 ROUNDS = 32  # for the whole way from dense to pruned; steps share them
 _STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
-_STEPS_LAST = 100  # where row-wise Cholesky would be dearer
+_STEPS_LAST = 200  # where row-wise Cholesky would be dearer
 _EXACT_FLOPS = 2e10  # row-wise Cholesky up to here: a second or two
 RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
 _RAISES = 4  # tenfold each: from the smallest ridge to about the mean diagonal itself
@@ -135,7 +135,7 @@ class Refit:
         counts = kept.sum(axis=2, dtype=np.float64)
         if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
             return conjugate_gradients(
-                self._exact_product, self._right, weights, kept, self._diagonal, 1e-6, _STEPS_LAST
+                self._exact_product, self._right, weights, kept, self._diagonal, 1e-8, _STEPS_LAST
             )
         fitted = np.zeros_like(weights)
         matrices = self.problem.gram.mean()
