@@ -61,7 +61,7 @@ def print_compression(report: CompressionReport) -> None:
         (row.name, row.op, _shape(row.shape), _percent(row.kept), *([_number(row.importance)] * importance))
         for row in report.layers
     ]
-    _table(("layer", "op", "shape", "kept", *(["importance cut"] * importance)), rows, left=2)
+    _table(("layer", "op", "shape", "kept", *(["importance"] * importance)), rows, left=2)
     _skipped("left alone", report.skipped)
     totals = [
         ("parameters kept", "100 %", _percent(report.kept_ratio)),

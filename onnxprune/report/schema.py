@@ -26,9 +26,9 @@ class MetricChange(Record):
 
 
 class LayerRow(Record):
-    """One prunable layer: `kept` is the fraction of its weights left, `importance` what was cut away cost.
+    """One prunable layer: `kept` is the fraction of its weights left, `importance` its share of the sum of all saliencies.
 
-    `importance` is None where the saliency gives no cost (random, magnitude).
+    `importance` is None where the layer was not scored.
     """
 
     name: str
