@@ -26,7 +26,7 @@ class MetricChange(Record):
 
 
 class LayerRow(Record):
-    """One prunable layer: `kept` is the fraction of its weights left, `importance` its share of the sum of all saliencies.
+    """One prunable layer: `kept` is the fraction of its weights left, `importance` its share of all saliency.
 
     `importance` is None where the layer was not scored.
     """
