@@ -24,7 +24,7 @@ from onnxprune.data.inputs import fixed_batch
 from onnxprune.emit import Emitter
 from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
-from onnxprune.layers import Layer, Layers, Skipped, find_layers
+from onnxprune.layers import Layer, Skipped, find_layers
 from onnxprune.model import Model, load, parameters
 from onnxprune.options import Options, resolve
 from onnxprune.output import METADATA_KEY, save
@@ -100,7 +100,7 @@ def compress(
         loaded = model if isinstance(model, Model) else load(model)
         layers = find_layers(loaded.ir.graph)
         require(layers.layers, layers.skipped)
-        source = open_calibration(loaded, layers, data, chosen.samples, chosen.batch_size, chosen.seed)
+        source = open_calibration(loaded, data, chosen.samples, chosen.batch_size, chosen.seed)
         measured_on = source
         if evaluation is not None:
             inputs = loaded.ir.graph.inputs
@@ -124,7 +124,7 @@ def compress(
     written = None
     if output is not None:
         with clock.stage("write"):
-            written = _write(pruned.model, before_removal, loaded, Path(output), source, chosen)
+            written = _write(pruned.model, before_removal, Path(output), source, chosen)
     with clock.stage("evaluate"):
         metric, notes = _measure(loaded.ir, pruned.model, measured_on, chosen, progress)
     report = _report(loaded, pruned, budget, known, source, chosen, clock)
@@ -166,8 +166,7 @@ def calibrate(
     """
     loaded = model if isinstance(model, Model) else load(model)
     how = Gathering(**gathering)
-    layers = find_layers(loaded.ir.graph)
-    source = open_calibration(loaded, layers, data, samples, batch_size, how.seed)
+    source = open_calibration(loaded, data, samples, batch_size, how.seed)
     statistics = collect(loaded.ir, loaded.sha256, source, how, progress)
     if output is not None:
         save_statistics(statistics, Path(output))
@@ -175,7 +174,7 @@ def calibrate(
 
 
 def open_calibration(
-    model: Model, layers: Layers, data: Source | None, samples: int | None, batch_size: int, seed: int
+    model: Model, data: Source | None, samples: int | None, batch_size: int, seed: int
 ) -> Data:
     """Open the data, with batches small enough that no layer's im2col exceeds a fixed size.
 
@@ -185,11 +184,11 @@ def open_calibration(
     if fixed_batch(source.inputs) is not None:
         return source
     first = next(iter(replace(source, batch_size=1).batches()))
-    widest = max(1, _widest_features(model.ir, layers, first))
+    widest = max(1, _widest_features(model.ir, first))
     return replace(source, batch_size=max(1, min(source.batch_size, _FEATURE_BYTES // widest)))
 
 
-def _widest_features(model: ir.Model, layers: Layers, batch: Batch) -> int:
+def _widest_features(model: ir.Model, batch: Batch) -> int:
     """Bytes of the largest im2col of `batch` in float32."""
     graph = model.clone()
     op = Emitter(graph.graph, "shapes")
@@ -254,9 +253,7 @@ def _blocked(statistics: Statistics | None, options: Options) -> dict[str, str]:
     return statistics.blocked if statistics is not None and _needs_gradients(options) else {}
 
 
-def _write(
-    model: ir.Model, before_removal: ir.Model, loaded: Model, output: Path, data: Data, options: Options
-) -> int:
+def _write(model: ir.Model, before_removal: ir.Model, output: Path, data: Data, options: Options) -> int:
     """Pack and save; checked against the pruned graph before dead units went and weights were packed."""
     packed = model.clone()
     if options.pack != "none":

@@ -28,7 +28,7 @@ from onnxprune.options import Options
 from onnxprune.passes.dead_units import dead_mask
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
 from onnxprune.progress import Progress
-from onnxprune.refit import ROUNDS, Round, geometric, n_of_m, patterned
+from onnxprune.refit import ROUNDS, Round, geometric, largest, n_of_m, patterned
 from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
 from onnxprune.statistics import Statistics
 from onnxprune.sweep import sweep
@@ -190,9 +190,8 @@ def _ranked(task: Task, scores: dict[str, Array], step: int) -> Masks:
         np.array([task.budget.least[name] for name in scores]),
         np.array([score.size for score in scores.values()]),
     )
-    every = {name: np.ones(score.shape, dtype=bool) for name, score in scores.items()}
     return {
-        name: geometric(score.size, int(count), 1)[0](score, every[name])
+        name: largest(score, np.ones(score.shape, dtype=bool), int(count))
         for (name, score), count in zip(scores.items(), counts, strict=True)
     }
 
