@@ -31,7 +31,7 @@ SMALL = 0.02  # share of the budget that the smallest layers may take whole
 # With few rows a column a refit fits the rows themselves, and a curve measured on them says nothing costs
 # anything; a strong pull to the dense weights keeps it honest.
 _FEW_ROWS = 20
-_FEW_RIDGE = float(__import__("os").environ.get("FEWR", "1"))
+_FEW_RIDGE = 1.0
 _ROUNDS_BETWEEN = 3  # rounds from one density of a curve to the next
 
 
