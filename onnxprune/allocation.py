@@ -21,16 +21,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import RIDGE, Problem, Refit, choose, geometric
+from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, geometric
 from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
 
 Array = npt.NDArray[Any]
 
 DENSITIES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 SMALL = 0.02  # share of the budget that the smallest layers may take whole
-# With few rows a column a refit fits the rows themselves, and a curve measured on them says nothing costs
-# anything; a strong pull to the dense weights keeps it honest.
-_FEW_ROWS = 20
+# With few rows a column a curve measured on the rows it was fitted to says nothing costs anything; a strong
+# pull to the dense weights keeps it honest.
 _FEW_RIDGE = 1.0
 _ROUNDS_BETWEEN = 3  # rounds from one density of a curve to the next
 
@@ -78,7 +77,7 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
         float64, one entry a density, in the order of `DENSITIES`.
     """
     problem = dense_problem(weights, statistics, has_bias)
-    few = statistics.activations.weight < _FEW_ROWS * weights.shape[2]
+    few = statistics.activations.weight < FEW_ROWS * weights.shape[2]
     refit = Refit(problem, weights, _FEW_RIDGE if few else RIDGE)
     kept, current = np.ones(weights.shape, dtype=bool), weights
     losses = []

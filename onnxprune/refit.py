@@ -34,6 +34,7 @@ _STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
 _STEPS_LAST = 200  # where row-wise Cholesky would be dearer
 _EXACT_FLOPS = 2e10  # row-wise Cholesky up to here: a second or two
 RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
+FEW_ROWS = 20  # a column; with fewer, least squares fits the rows themselves and RIDGE is too weak
 _RAISES = 4  # tenfold each: from the smallest ridge to about the mean diagonal itself
 
 

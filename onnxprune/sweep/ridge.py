@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import RIDGE, Problem, Refit, Round, choose
+from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, Round, choose
 from onnxprune.sweep.moments import Moments
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_FEW_ROWS = 20  # below so many rows a column, λ is chosen on held-back rows
 
 
 def plentiful(moments: Moments) -> bool:
     """Whether there are rows enough for the columns to be fitted without holding any back."""
-    return moments.weight > _FEW_ROWS * moments.gram.size
+    return moments.weight > FEW_ROWS * moments.gram.size
 
 
 def ridge(
