@@ -151,12 +151,12 @@ def test_least_loss_has_equal_marginal_loss_a_weight():
     np.testing.assert_allclose(fractions / fractions[0], want / want[0], rtol=0.03)  # two steps of the grid
 
 
-def test_balanced_is_half_way_between_least_loss_and_uniform():
+def test_balanced_lies_between_least_loss_and_uniform_three_to_one():
     curves, sizes = power_laws(1, 3), {"a": 500, "b": 1000, "c": 2000}
     named = dict(zip(sizes, curves, strict=True))
     best = least_loss(curves, np.array([500.0, 1000.0, 2000.0]), 350)
     got = balanced(named, sizes, 350)
-    np.testing.assert_allclose([got[name] for name in sizes], np.sqrt(best * 0.1))
+    np.testing.assert_allclose([got[name] for name in sizes], best**0.75 * 0.1**0.25)
 
 
 def test_the_smallest_layers_stay_whole_and_take_no_more_than_their_share():
