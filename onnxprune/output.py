@@ -21,7 +21,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.session import Session
+from onnxprune.session import Session, weight_bytes
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -111,10 +111,7 @@ def _scratch_folder(target: Path) -> Iterator[Path]:
 
 def _write(model: ir.Model, path: Path) -> list[Path]:
     """The files written: the model, behind its external data if that is needed."""
-    weights = sum(
-        v.const_value.nbytes for g in model.graphs() for v in g.initializers.values() if v.const_value
-    )
-    if weights <= _SINGLE_FILE_LIMIT:
+    if weight_bytes(model) <= _SINGLE_FILE_LIMIT:
         with path.open("wb") as stream:
             stream.write(ir.to_proto(model).SerializeToString(deterministic=True))
             stream.flush()

@@ -127,7 +127,7 @@ class Refit:
         """The least-squares weights: row-wise Cholesky, or conjugate gradients where that is dearer.
 
         Args:
-            weights: where conjugate gradients start, and what a row keeps whose matrix is singular.
+            weights: where conjugate gradients start.
             kept: mask; both [groups, d_out, d_in].
 
         Returns:
@@ -135,9 +135,7 @@ class Refit:
         """
         counts = kept.sum(axis=2, dtype=np.float64)
         if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
-            return conjugate_gradients(
-                self._exact_product, self._right, weights, kept, self._diagonal, 1e-8, _STEPS_LAST
-            )
+            return self._by_iteration(weights, kept)
         fitted = np.zeros_like(weights)
         matrices = self.problem.gram.mean()
         for group, row in zip(*np.nonzero(counts), strict=True):
@@ -145,8 +143,15 @@ class Refit:
             matrix = matrices[group][columns[:, None], columns]
             matrix.flat[:: len(columns) + 1] += self._ridge[group]
             _, solved, failed = scipy.linalg.lapack.dposv(matrix, self._right[group, row, columns], lower=1)
-            fitted[group, row, columns] = weights[group, row, columns] if failed else solved
+            if failed:  # definite as a whole, but not to the last digit in this block
+                return self._by_iteration(weights, kept)
+            fitted[group, row, columns] = solved
         return fitted
+
+    def _by_iteration(self, weights: Array, kept: Mask) -> Array:
+        return conjugate_gradients(
+            self._exact_product, self._right, weights, kept, self._diagonal, 1e-8, _STEPS_LAST
+        )
 
     def _exact_product(self, rows: Array) -> Array:
         product: Array = self.problem.gram.times(rows) + self._ridge[:, None, None] * rows

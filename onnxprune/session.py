@@ -94,14 +94,17 @@ class Session:
             raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initializers, those of subgraphs included."""
+    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
 def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[str]) -> Any:
     if isinstance(model, Path):
         return onnxruntime.InferenceSession(str(model), options, providers=chosen)
     if isinstance(model, ir.Model):
-        size = sum(
-            value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
-        )
-        if size > _PROTOBUF_LIMIT:
+        if weight_bytes(model) > _PROTOBUF_LIMIT:
             with TemporaryDirectory(prefix="onnxprune-") as folder:
                 path = Path(folder) / "model.onnx"
                 ir.save(model, path, external_data="model.data")

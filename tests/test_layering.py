@@ -29,7 +29,7 @@ LAYERS = (
     ("session",),
     ("model",),
     ("normalise",),
-    ("emit", "options", "progress", "solve"),
+    ("emit", "options", "progress", "reading", "solve"),
     ("errors",),
 )
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnxprune.emit import Emitter
 from onnxprune.errors import GradientError
 from onnxprune.gradient.rules import NO_GRADIENT, VJP, Gradient, NoRule, Wide
+from onnxprune.reading import read_by
 
 NO_PATH = "no path to an output that the loss depends on"
 
@@ -76,7 +77,7 @@ class _Walk:
 
     def run(self) -> Gradients:
         for node in reversed(self._forward):
-            if any(value in self._live for value in _reads(node)):
+            if any(value in self._live for value in read_by(node)):
                 self._step(node)
         result = Gradients()
         for value in self._wanted:
@@ -103,7 +104,7 @@ class _Walk:
                 return
             except NoRule as form:
                 stops = {f"{_described_node(node)}{f' ({form})' if str(form) else ''}"}
-        for value in _reads(node):
+        for value in read_by(node):
             if value in self._live and _differentiable(value):
                 self._stops.setdefault(value, set()).update(stops)
 
@@ -175,19 +176,9 @@ def _downstream(nodes: Sequence[ir.Node], wanted: Collection[ir.Value]) -> set[i
     """Every value computed from a wanted one, the wanted ones included."""
     live = set(wanted)
     for node in nodes:
-        if any(value in live for value in _reads(node)):
+        if any(value in live for value in read_by(node)):
             live.update(node.outputs)
     return live
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """What `node` reads, what the subgraphs of an If, Loop or Scan capture included."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph():
-                yield from _reads(inner)
-            yield from attribute.as_graph().outputs
 
 
 def _differentiable(value: ir.Value) -> bool:

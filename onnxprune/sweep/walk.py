@@ -29,10 +29,11 @@ from onnxprune.data import Data
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
+from onnxprune.reading import ancestors
 from onnxprune.refit import Refit, Round, choose
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
-from onnxprune.sweep.frontier import Frontier, ancestors
+from onnxprune.sweep.frontier import Frontier
 from onnxprune.sweep.moments import Moments, MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
 from onnxprune.sweep.targets import find_target

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tiny import TWINS, data_for, samples, twin_model
 from units.nets import BLOCKS, network, parsed, put
 
+from onnxprune.reading import ancestors
 from onnxprune.session import Session
 from onnxprune.sweep import frontier as module
-from onnxprune.sweep.frontier import Frontier, ancestors
+from onnxprune.sweep.frontier import Frontier
 
 
 def float_values(model):
