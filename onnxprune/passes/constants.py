@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.passes.linear import LINEAR, Linear, linear, padded
 from onnxprune.session import Session
 from onnxprune.units import Groups
+from onnxprune.units.linear import LINEAR, Linear, linear, padded
 from onnxprune.units.moving import pads
 from onnxprune.units.rules import BINARY, UNARY
 from onnxprune.units.ties import Axes, constant, given
