@@ -16,9 +16,6 @@ Surgeon = Literal["none", "paper", "joint", "sweep"]
 Allocation = Literal["global", "uniform", "balanced"]
 Loss = Literal["auto", "cross-entropy", "gaussian"]
 Average = Literal["mean", "exponential"]
-Scope = Literal["global", "layer"]
-Score = Literal["kfac", "norm", "rand"]
-Replacement = Literal["linear", "mean", "zero"]
 Packing = Literal["fp32", "fp16", "none"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -26,20 +23,12 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class Options(BaseModel):
     """Options of one compression; field by field what the command line's flags say.
 
-    `units` is the fraction of units to remove, or from 1 upwards their number; `macs` the share of the
-    multiply-accumulates to keep. `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
+    `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: Fraction | None = None
-    units: Annotated[float, Field(gt=0)] | None = None
-    macs: Fraction | None = None
-    scope: Scope = "global"
-    score: Score = "kfac"
-    replace: Replacement = "linear"
-    min_units: Annotated[int, Field(ge=1)] = 1
-    round_to: Annotated[int, Field(ge=1)] = 1
     recipe: str = "default"
     saliency: Saliency = "mlprune"
     normalise: bool = False
@@ -61,25 +50,9 @@ class Options(BaseModel):
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
-        if self.ratio is not None and self.pattern is not None:
-            raise ValueError("give one of --ratio and --pattern, not both")
-        if self.units is not None and self.macs is not None:
-            raise ValueError("give one of --units and --macs, not both")
-        if not (self.prunes_weights or self.prunes_units):
-            raise ValueError("nothing to do: give --ratio, --pattern, --units or --macs")
-        if self.macs is not None and self.scope == "layer":
-            raise ValueError("--macs is one budget for all layers; --scope layer goes with --units")
+        if (self.ratio is None) == (self.pattern is None):
+            raise ValueError("give one of --ratio and --pattern")
         return self
-
-    @property
-    def prunes_weights(self) -> bool:
-        """Whether single weights are to go."""
-        return self.ratio is not None or self.pattern is not None
-
-    @property
-    def prunes_units(self) -> bool:
-        """Whether whole units are to go."""
-        return self.units is not None or self.macs is not None
 
     @field_validator("pattern")
     @classmethod

@@ -3,8 +3,8 @@
     layer     the same fraction of every family, or the same number
     global    least loss first, by what a unit is worth in the budget's coin: MACs, or units
 
-The coin changes as units leave (MACs are rows times columns), so that families are cut a chunk at a time, always
-the one that loses least for what it saves; chunks are the corners of each family's convex hull, since a
+The coin changes as units leave (MACs are rows times columns), so that families are cut a chunk at a time,
+always the one that loses least for what it saves; chunks are the corners of each family's convex hull, since a
 family that costs much at first may cost little after. As with weights (see `allocation`), the answer is
 moved geometrically towards the uniform one: the costs are the dense network's, and do not see that errors
 compound.
@@ -12,7 +12,7 @@ compound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,15 @@ from onnxprune.units.families import Costs
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+Spent = Callable[[Array], float]  # the budget's coin, of so many kept units a family
+Slope = Callable[[Array], Array]  # what one unit more of each family adds to it
 
 _TRUST = 0.75  # exponent of the least-loss fraction; the rest is uniform
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Whole numbers of units a family may keep: at least `least`, in steps of `step` where it is cut at all."""
+    """How many units a family may keep: at least `least`, in steps of `step` where it is cut at all."""
 
     sizes: Counts
     least: int = 1
@@ -60,8 +62,8 @@ def over_all(limits: Limits, orders: Sequence[Order], amount: float) -> Counts:
     goal = total - (round(total * amount) if amount < 1 else int(amount))
     if goal < limits.floor().sum():
         raise BudgetError(
-            f"--units {amount:g} leaves {goal:,} of {total:,} units, but {int(limits.floor().sum()):,} must stay; "
-            "ask for less"
+            f"--units {amount:g} leaves {goal:,} of {total:,} units, but {int(limits.floor().sum()):,} must "
+            "stay; ask for less"
         )
     coins = np.ones(len(orders))
     return _shared(limits, orders, goal, lambda kept: float(kept.sum()), lambda _: coins)
@@ -76,13 +78,13 @@ def to_macs(limits: Limits, orders: Sequence[Order], costs: Costs, share: float)
     least = costs.macs(limits.floor().astype(np.float64)) / costs.dense
     if least > share:
         raise BudgetError(
-            f"--macs {share:g} cannot be met: with every unit gone that may go, {np.ceil(1e4 * least) / 1e4:g} of the "
-            "MACs remain; `onnxprune inspect` shows what is frozen and why"
+            f"--macs {share:g} cannot be met: with every unit gone that may go, "
+            f"{np.ceil(1e4 * least) / 1e4:g} of the MACs remain; ask for less"
         )
     return _shared(limits, orders, share * costs.dense, costs.macs, costs.slope)
 
 
-def _shared(limits: Limits, orders: Sequence[Order], goal: float, spent: Any, slope: Any) -> Counts:
+def _shared(limits: Limits, orders: Sequence[Order], goal: float, spent: Spent, slope: Slope) -> Counts:
     """Least-loss fractions, moved towards uniform, scaled and rounded to the goal."""
     sizes = limits.sizes.astype(np.float64)
     floor = limits.floor().astype(np.float64)
@@ -93,7 +95,9 @@ def _shared(limits: Limits, orders: Sequence[Order], goal: float, spent: Any, sl
     return _trimmed(limits, kept, orders, goal, spent, slope)
 
 
-def _greedy(sizes: Array, floor: Array, hulls: list[Counts], goal: float, spent: Any, slope: Any) -> Array:
+def _greedy(
+    sizes: Array, floor: Array, hulls: list[tuple[Counts, Array]], goal: float, spent: Spent, slope: Slope
+) -> Array:
     kept, corner = sizes.copy(), np.zeros(len(sizes), dtype=np.int64)
     losses = [hull[1] for hull in hulls]
     places = [hull[0] for hull in hulls]
@@ -117,7 +121,7 @@ def _price(places: Array, losses: Array, corner: int) -> float:
     return float((losses[corner + 1] - losses[corner]) / (places[corner + 1] - places[corner]))
 
 
-def _hull(loss: Array) -> Any:
+def _hull(loss: Array) -> tuple[Counts, Array]:
     """Corners of the lower convex hull of (k, loss[k]), at most a sixteenth of the family apart."""
     corners = [0]
     for k in range(1, len(loss)):
@@ -131,20 +135,21 @@ def _hull(loss: Array) -> Any:
     return grid, np.interp(grid, corners, loss[corners])
 
 
-def _scaled(fractions: Array, sizes: Array, floor: Array, goal: float, spent: Any) -> Array:
+def _scaled(fractions: Array, sizes: Array, floor: Array, goal: float, spent: Spent) -> Array:
     """`fractions` · sizes times the largest number that keeps within the goal."""
     low, high = -60.0, 60.0
     for _ in range(100):
         middle = (low + high) / 2
         over = spent(np.clip(fractions * sizes * np.exp(middle), floor, sizes)) > goal
         low, high = (low, middle) if over else (middle, high)
-    return np.clip(fractions * sizes * np.exp(low), floor, sizes)
+    scaled: Array = np.clip(fractions * sizes * np.exp(low), floor, sizes)
+    return scaled
 
 
 def _trimmed(
-    limits: Limits, kept: Counts, orders: Sequence[Order], goal: float, spent: Any, slope: Any
+    limits: Limits, kept: Counts, orders: Sequence[Order], goal: float, spent: Spent, slope: Slope
 ) -> Counts:
-    """Rounding went over the goal: families give up a step where that loses least; then spare room is used."""
+    """Where rounding went over the goal, steps are given up with least loss; then spare room is used."""
     kept, floor = kept.copy(), limits.floor()
     loss = [order.loss for order in orders]
     while spent(kept.astype(np.float64)) > goal and (kept > floor).any():
@@ -155,7 +160,7 @@ def _trimmed(
         kept[chosen] = down[chosen]
     while True:
         up = np.minimum(kept + limits.step, limits.sizes)
-        fits = [f for f in np.flatnonzero(up > kept) if _with(kept, f, up[f], spent) <= goal]
+        fits = [f for f in map(int, np.flatnonzero(up > kept)) if _with(kept, f, int(up[f]), spent) <= goal]
         if not fits:
             return kept
         gain = {f: loss[f][limits.sizes[f] - kept[f]] - loss[f][limits.sizes[f] - up[f]] for f in fits}
@@ -163,7 +168,7 @@ def _trimmed(
         kept[chosen] = up[chosen]
 
 
-def _with(kept: Counts, place: int, number: int, spent: Any) -> float:
+def _with(kept: Counts, place: int, number: int, spent: Spent) -> float:
     changed = kept.astype(np.float64)
     changed[place] = number
     return float(spent(changed))

@@ -38,14 +38,7 @@ def floor(text: str) -> tuple[str, float]:
 
 # Help of every field of Options; names, choices and defaults come from Options itself.
 _HELP = {
-    "ratio": "Share of all parameters to keep: 0.04 or 4%.",
-    "units": "Remove this fraction of the units (channels, heads), or from 1 upwards this number of them.",
-    "macs": "Remove units until so much of the multiply-accumulates is left: 0.5 or 50%.",
-    "scope": "What --units counts: all units together, or each layer's.",
-    "score": "What a unit is worth.",
-    "replace": "What takes a unit's place: a refit of the others, its mean, nothing.",
-    "min_units": "Keep at least so many units in every layer.",
-    "round_to": "Keep a multiple of so many units wherever some are removed.",
+    "ratio": "Share of all parameters to keep: 0.04 or 4%; this or --pattern is needed.",
     "recipe": "Named set of options; options given beside it win.",
     "saliency": "What a weight is worth.",
     "normalise": "Divide importances by their layer's sum, as the MLPrune paper does.",
@@ -68,10 +61,6 @@ _HELP = {
 # What click cannot take from the annotation of the field.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "ratio": {"type": fraction, "metavar": "FRACTION"},
-    "units": {"type": fraction, "metavar": "AMOUNT"},
-    "macs": {"type": fraction, "metavar": "FRACTION"},
-    "min_units": {"type": int},
-    "round_to": {"type": int},
     "recipe": {"type": click.Choice(list(RECIPES))},
     "pattern": {"type": str, "metavar": "N:M"},
     "floors": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
