@@ -13,7 +13,7 @@ The package in reading order, from the ground up; each module imports only those
     gradient                   ∂L/∂s as ONNX nodes
     statistics                 means and Kronecker factors
     solve, refit               least squares over kept weights
-    saliency, allocation       scores, and how many weights each layer keeps
+    saliency, allocation       scores, and how many weights each layer keeps (`shares`: how many units)
     plan, budget               decisions, as data
     passes, sweep              edits
     prune, evaluate, report    a whole run, its figures

@@ -4,7 +4,7 @@
     global    least loss first, by what a unit is worth in the budget's coin: MACs, or units
 
 The coin changes as units leave (MACs are rows times columns), so that families are cut a chunk at a time,
-always the one that loses least for what it saves; chunks are the corners of each family's convex hull, since a
+always the one that loses least for what it saves; chunks are corners of each family's convex hull, since a
 family that costs much at first may cost little after. As with weights (see `allocation`), the answer is
 moved geometrically towards the uniform one: the costs are the dense network's, and do not see that errors
 compound.
