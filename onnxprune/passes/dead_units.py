@@ -130,13 +130,26 @@ def remove_dead_units(model: ir.Model) -> DeadUnits:
     result = DeadUnits(model)
     while (liveness := Liveness(model)).dead.any():
         _fold(liveness)
-        # the same units once more, in a graph where nothing reads them and new biases have their slots
-        liveness = Liveness(model)
-        dead = np.flatnonzero(liveness.dead)
-        result.parameters += remove_units(model, liveness.groups, dead)
+        # the same units, found again in a graph where new biases have their slots; asking once more which are
+        # dead could spare another unit of an axis that is about to be emptied
+        groups = unit_groups(model.graph)
+        dead = _found_again(liveness, groups)
+        result.parameters += remove_units(model, groups, dead)
         result.removed += len(dead)
     result.kept = list(_kept(liveness))
     return result
+
+
+def _found_again(before: Liveness, groups: Groups) -> npt.NDArray[np.int64]:
+    """The classes of `groups` that hold a slot of a value that was dead `before`."""
+    labels = before.groups.labels
+    known = {(s.value, s.axis, s.use): before.dead[labels[s.slots]] for s in before.groups.sections}
+    dead = [
+        groups.labels[section.slots][known[section.value, section.axis, section.use]]
+        for section in groups.sections
+        if (section.value, section.axis, section.use) in known
+    ]
+    return np.unique(np.concatenate(dead))
 
 
 def _fold(liveness: Liveness) -> None:
