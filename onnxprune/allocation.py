@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, geometric
-from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
+from onnxprune.statistics import LayerStatistics
 
 Array = npt.NDArray[Any]
 
@@ -95,13 +95,7 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
 def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Problem:
     """The refit of a layer to its own dense values, T = W X; `weights` are W [groups, d_out, d_in]."""
     mean = statistics.mean() * has_bias
-    factor = statistics.activations
-    gram: Factor
-    if isinstance(factor, Samples):  # a row's last entry is the 1 of ā, scaled as the row is in an average
-        gram = Samples(factor.rows[:, :, :-1] - factor.rows[:, :, -1:] * mean[:, None, :], factor.weight)
-    else:
-        total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
-        gram = Gram(total, factor.weight)
+    gram = statistics.centred(mean)
     cross = gram.times(weights)
     variance = np.einsum("goi,goi->go", weights, cross)
     return Problem(gram, cross, mean, np.einsum("goi,gi->go", weights, mean), variance)

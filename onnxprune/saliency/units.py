@@ -116,21 +116,20 @@ def _weighted(weights: Array, known: LayerStatistics, columns: Array) -> Array:
     return np.asarray(known.positions * np.einsum("gouj,gouk->ugjk", picked, right, optimize=True))
 
 
-def _covariance(known: LayerStatistics, centred: bool) -> Array:
-    """Σ, or A without its last row and column where not centred, [groups, d, d]."""
-    mean = known.mean()
-    if isinstance(known.activations, Samples):
-        rows = known.activations.rows.astype(np.float64)
-        plain = rows[:, :, :-1]
-        second = plain.transpose(0, 2, 1) @ plain / known.activations.weight
-    else:
-        second = known.activations.mean()[:, :-1, :-1]
-    product = second - mean[:, :, None] * mean[:, None, :] if centred else second
-    return np.asarray(product)
+class _Settled:
+    """Nothing else takes over, so costs stay as they are."""
+
+    _costs: Array
+
+    def costs(self) -> Array:
+        return self._costs
+
+    def leave(self, units: npt.NDArray[np.int64]) -> float:
+        return float(self._costs[units].sum())
 
 
-class _Alone:
-    """Zero and mean: nothing else takes over, so costs stay as they are."""
+class _Alone(_Settled):
+    """Zero and mean."""
 
     def __init__(self, columns: Array, weights: Array, known: LayerStatistics, *, centred: bool) -> None:
         mean = known.mean()
@@ -139,12 +138,6 @@ class _Alone:
             means = np.stack([mean[g][columns[:, g]] for g in range(len(weights))], axis=1)
             blocks = blocks - means[..., :, None] * means[..., None, :]
         self._costs = 0.5 * np.einsum("ugjk,ugjk->u", _weighted(weights, known, columns), blocks)
-
-    def costs(self) -> Array:
-        return np.asarray(self._costs)
-
-    def leave(self, units: npt.NDArray[np.int64]) -> float:
-        return float(self._costs[units].sum())
 
 
 def _block(known: LayerStatistics, group: int, columns: Array) -> Array:
@@ -163,7 +156,7 @@ class _Repaired:
 
     def __init__(self, columns: Array, weights: Array, known: LayerStatistics) -> None:
         self._columns = columns
-        covariance = _covariance(known, centred=True)
+        covariance = known.centred(known.mean()).mean()
         few = known.activations.weight < FEW_ROWS * covariance.shape[1]
         diagonal = np.einsum("gii->gi", covariance)
         ridge = (_FEW_RIDGE if few else RIDGE) * diagonal.mean(axis=1)
@@ -198,7 +191,7 @@ class _Repaired:
         return total
 
 
-class _Made:
+class _Made(_Settled):
     """Silenced at the makers: ½ T G_ss E[s²] of the unit's own rows."""
 
     def __init__(self, touch: Touch, weights: Array, known: LayerStatistics) -> None:
@@ -210,9 +203,3 @@ class _Made:
         price = np.ones(second.shape) if known.gradients is None else known.gradients.diagonal()
         per_row = (0.5 * known.positions * price * second).ravel()
         self._costs = per_row[touch.indices].sum(axis=1)
-
-    def costs(self) -> Array:
-        return np.asarray(self._costs)
-
-    def leave(self, units: npt.NDArray[np.int64]) -> float:
-        return float(self._costs[units].sum())

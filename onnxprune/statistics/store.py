@@ -53,6 +53,16 @@ class LayerStatistics:
         mean: Array = total / self.activations.weight
         return mean
 
+    def centred(self, mean: Array) -> Factor:
+        """The factor of a − `mean` [groups, d_in], `mean` being that of a; with zeros that of a as it is."""
+        factor = self.activations
+        if isinstance(
+            factor, Samples
+        ):  # a row's last entry is the 1 of ā, scaled as the row is in an average
+            return Samples(factor.rows[:, :, :-1] - factor.rows[:, :, -1:] * mean[:, None, :], factor.weight)
+        total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
+        return Gram(total, factor.weight)
+
     def merge(self, other: LayerStatistics, decay: float = 1.0, share: float = 1.0) -> LayerStatistics:
         """Sum of decay · self and share · other; rows and samples are counted, not averaged.
 

@@ -57,11 +57,7 @@ class Families:
     families: tuple[Family, ...]
     skipped: tuple[Skipped, ...]
     views: dict[str, tuple[Layer, Linear]]
-
-    @property
-    def summing(self) -> set[ir.Node]:
-        """The nodes that sum over channels: all linear ones but for depthwise convolutions."""
-        return {contraction.node for contraction in self.groups.contractions}
+    summing: frozenset[ir.Node]  # all linear nodes but depthwise convolutions: those that add up channels
 
     def masks(self, cut: Iterable[int]) -> dict[str, Array]:
         """Of every layer, the weights that stay without the classes `cut`: bool [groups, d_out, d_in]."""
@@ -82,28 +78,27 @@ class Families:
         return np.repeat(self.groups.labels[x], view.d_in // x.shape[1], axis=1)
 
 
-def find_families(graph: ir.Graph, groups: Groups, layers: Layers) -> Families:
+def find_families(groups: Groups, layers: Layers) -> Families:
     """The families of a normalised graph.
 
     Args:
-        graph: that `groups` and `layers` were made of.
         groups: from `unit_groups`.
-        layers: from `find_layers`.
+        layers: from `find_layers`, of the same graph.
     """
-    finder = _Finder(graph, groups, layers)
-    return Families(groups, tuple(finder.families()), tuple(finder.skipped), finder.views)
+    finder = _Finder(groups, layers)
+    return Families(groups, tuple(finder.families()), tuple(finder.skipped), finder.views, finder.summing)
 
 
 class _Finder:
-    def __init__(self, graph: ir.Graph, groups: Groups, layers: Layers) -> None:
-        self.graph, self.groups = graph, groups
+    def __init__(self, groups: Groups, layers: Layers) -> None:
+        self.groups = groups
         self.views: dict[str, tuple[Layer, Linear]] = {}
         for layer in layers:
             view = linear(layer.uses[0].node, groups, constant)
             if view is not None:
                 self.views[layer.name] = (layer, view)
         self.skipped: list[Skipped] = []
-        self._summing = {contraction.node for contraction in groups.contractions}
+        self.summing = frozenset(contraction.node for contraction in groups.contractions)
 
     def families(self) -> list[Family]:
         unknown = self._read_elsewhere()
@@ -158,7 +153,7 @@ class _Finder:
         return np.asarray(self.groups.labels[view.y]).ravel()
 
     def _columns(self, layer: Layer, view: Linear) -> Slots | None:
-        if view.node not in self._summing:
+        if view.node not in self.summing:
             return None
         return np.repeat(self.groups.labels[view.x].ravel(), layer.d_in // view.x.shape[1])
 

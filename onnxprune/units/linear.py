@@ -68,28 +68,15 @@ def linear(node: ir.Node, groups: Groups, read: ReadArray) -> Linear | None:
 
 
 def _conv(node: ir.Node, groups: Groups, read: ReadArray) -> Linear | None:
-    weight, count, channels = (
-        read(node.inputs[1]),
-        node.attributes.get_int("group", 1),
-        _channels(node, groups),
-    )
+    weight, channels = read(node.inputs[1]), _channels(node, groups)
     if weight is None or channels is None:
         return None
-    x, y = (slots.reshape(count, -1) for slots in channels)
-    return Linear(node, weight.reshape(count, y.shape[1], x.shape[1], -1), x, y, exact=not padded(node))
-
-
-def _conv_transpose(node: ir.Node, groups: Groups, read: ReadArray) -> Linear | None:
-    weight, count, channels = (
-        read(node.inputs[1]),
-        node.attributes.get_int("group", 1),
-        _channels(node, groups),
-    )
-    if weight is None or channels is None:
-        return None
-    x, y = (slots.reshape(count, -1) for slots in channels)
-    matrix = weight.reshape(count, x.shape[1], y.shape[1], -1).swapaxes(1, 2)
-    return Linear(node, matrix, x, y, exact=False)
+    transposed = node.op_type == "ConvTranspose"  # its kernels are laid out [inputs, outputs, …]
+    x, y = (slots.reshape(node.attributes.get_int("group", 1), -1) for slots in channels)
+    across = (x, y) if transposed else (y, x)
+    matrix = weight.reshape(len(x), *(slots.shape[1] for slots in across), -1)
+    matrix = matrix.swapaxes(1, 2) if transposed else matrix
+    return Linear(node, matrix, x, y, exact=not (transposed or padded(node)))
 
 
 def _channels(node: ir.Node, groups: Groups) -> tuple[Slots, Slots] | None:
@@ -141,7 +128,7 @@ def _dense(
 
 LINEAR: dict[str, Callable[[ir.Node, Groups, ReadArray], Linear | None]] = {
     "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "ConvTranspose": _conv,
     "Gemm": _gemm,
     "MatMul": _matmul,
 }

@@ -86,7 +86,7 @@ def families_of(name: str):
     model = twin_model(name)
     groups = unit_groups(model.graph)
     layers = find_layers(model.graph)
-    return model, find_families(model.graph, groups, layers), layers
+    return model, find_families(groups, layers), layers
 
 
 @pytest.mark.parametrize("name", sorted(TWINS))
