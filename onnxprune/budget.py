@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 import onnx_ir as ir
@@ -25,18 +24,17 @@ _REASONS_SHOWN = 3
 
 @dataclass(frozen=True)
 class Budget:
-    """`weights` of the prunable `layers` stay, of `total` parameters `target` in all; `least` by layer."""
+    """`weights` of the prunable `layers` stay, of `total` parameters `target` in all.
+
+    `sizes` are the weights of each layer that its units leave it, `least` those it keeps in any case.
+    """
 
     layers: tuple[Layer, ...]
     total: int
     target: int
     weights: int
+    sizes: dict[str, int]
     least: dict[str, int]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Weights of each prunable layer."""
-        return {layer.name: layer.size for layer in self.layers}
 
     def at(self, share: float) -> int:
         """Weights that stay after a geometric share 0…1 of the way from all of them to the budget."""
@@ -44,7 +42,13 @@ class Budget:
         return max(self.weights, round(start * (self.weights / start) ** share)) if self.weights else 0
 
 
-def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, biases_change: bool) -> Budget:
+def make_budget(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    options: Options,
+    biases_change: bool,
+    without_units: ir.Model | None = None,
+) -> Budget:
     """The budget of `options.ratio` over `layers`.
 
     Args:
@@ -52,12 +56,14 @@ def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, bias
         layers: those that may be pruned.
         options: the ratio and the floors.
         biases_change: the surgeon writes biases, so that zeros among them may become something else.
+        without_units: the model without the units that go, if any do: the ratio refers to `model`, but what
+            is left to share it among is less.
 
     Raises:
         BudgetError: what is never pruned exceeds the ratio already.
     """
-    everything = parameters(model)
-    total = sum(tensor.size for tensor in everything.values())
+    total = sum(tensor.size for tensor in parameters(model).values())
+    everything = parameters(without_units or model)
     target = int(options.ratio * total + 1e-9) if options.ratio is not None else total
     weights = {layer.weight.name for layer in layers}
     biases = {layer.bias.name for layer in layers if layer.bias is not None} if biases_change else set()
@@ -66,7 +72,8 @@ def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, bias
         for name, tensor in everything.items()
         if name not in weights
     )
-    least = {layer.name: _floor(layer, options) for layer in layers}
+    sizes = {layer.name: everything[layer.weight.name or ""].size for layer in layers}
+    least = {layer.name: _floor(layer, sizes[layer.name], options) for layer in layers}
     if target < fixed + sum(least.values()):
         floors = f" and {sum(least.values()):,} by --floor" if any(least.values()) else ""
         raise BudgetError(
@@ -74,8 +81,8 @@ def make_budget(model: ir.Model, layers: Sequence[Layer], options: Options, bias
             f"or other parameters that are not pruned{floors}; the smallest possible ratio is "
             f"{np.ceil(1e6 * (fixed + sum(least.values())) / total) / 1e6:g}"
         )
-    nonzero = sum(int(np.count_nonzero(layer.read()[0])) for layer in layers)
-    return Budget(tuple(layers), total, target, min(target - fixed, nonzero), least)
+    nonzero = sum(int(np.count_nonzero(everything[name or ""].numpy())) for name in weights)
+    return Budget(tuple(layers), total, target, min(target - fixed, nonzero), sizes, least)
 
 
 def select(
@@ -92,11 +99,11 @@ def select(
         UsageError: a pattern that names no layer.
     """
     for pattern in (*options.exclude, *options.floors):
-        if not any(_matches(layer, pattern) for layer in layers):
+        if not any(layer.matches(pattern) for layer in layers):
             raise UsageError(f"no layer or weight is named like {pattern!r}; see `onnxprune inspect`")
     chosen, skipped = [], []
     for layer in layers:
-        excluded = next((pattern for pattern in options.exclude if _matches(layer, pattern)), None)
+        excluded = next((pattern for pattern in options.exclude if layer.matches(pattern)), None)
         if excluded is not None:
             skipped.append(Skipped(layer.name, f"excluded by --exclude {excluded!r}"))
         elif layer.name in blocked:
@@ -122,10 +129,6 @@ def require(layers: Sequence[Layer], left_out: Sequence[Skipped]) -> None:
     raise BudgetError(f"no layer is left to prune: {why or 'nothing in it is linear'}; {remedy}")
 
 
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (layer.name, layer.weight.name or ""))
-
-
-def _floor(layer: Layer, options: Options) -> int:
-    shares = [share for pattern, share in options.floors.items() if _matches(layer, pattern)]
-    return int(np.ceil(max(shares, default=0.0) * layer.size))
+def _floor(layer: Layer, size: int, options: Options) -> int:
+    shares = [share for pattern, share in options.floors.items() if layer.matches(pattern)]
+    return int(np.ceil(max(shares, default=0.0) * size))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
@@ -85,6 +86,10 @@ class Layer:
         positions = [use.positions for use in self.uses]
         known = [count for count in positions if count is not None]
         return self.size * sum(known) if len(known) == len(positions) else None
+
+    def matches(self, pattern: str) -> bool:
+        """Whether the layer or its weight is named like the shell pattern."""
+        return any(fnmatchcase(name, pattern) for name in (self.name, self.weight.name or ""))
 
     @property
     def _kind(self) -> _Kind:

@@ -17,18 +17,26 @@ Allocation = Literal["global", "uniform", "balanced"]
 Loss = Literal["auto", "cross-entropy", "gaussian"]
 Average = Literal["mean", "exponential"]
 Packing = Literal["fp32", "fp16", "none"]
+Scope = Literal["global", "layer"]
+Score = Literal["kfac", "norm", "rand", "rs", "abs_rs", "mrs", "abs_mrs"]
+Replacement = Literal["linear", "mean", "zero"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Options(BaseModel):
     """Options of one compression; field by field what the command line's flags say.
 
-    `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
+    `units` below 1 is the fraction to remove, as in the Mean Replacement paper, from 1 on a number of units;
+    `ratio` and `macs` are what to keep. `units_of` has the fraction to remove where layers of a name make
+    the units. `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio
+    is exact.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ratio: Fraction | None = None
+    units: Annotated[float, Field(gt=0)] | None = None
+    macs: Fraction | None = None
     recipe: str = "default"
     saliency: Saliency = "mlprune"
     normalise: bool = False
@@ -36,6 +44,13 @@ class Options(BaseModel):
     allocation: Allocation = "balanced"
     steps: Annotated[int, Field(ge=1, le=64)] = 1
     pattern: str | None = None
+    scope: Scope = "global"
+    score: Score = "kfac"
+    replace: Replacement = "linear"
+    min_units: Annotated[int, Field(ge=1)] = 1
+    round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    units_of: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
+    approximate: bool = False
     floors: dict[str, Fraction] = {}
     exclude: tuple[str, ...] = ()
     damping: Annotated[float, Field(gt=0)] = 1e-4
@@ -48,11 +63,35 @@ class Options(BaseModel):
     pack: Packing = "fp32"
     regrow: bool = True
 
+    @property
+    def prunes_weights(self) -> bool:
+        """Whether single weights are to go."""
+        return self.ratio is not None or self.pattern is not None
+
+    @property
+    def prunes_units(self) -> bool:
+        """Whether whole units are to go."""
+        return self.units is not None or self.macs is not None
+
     @model_validator(mode="after")
-    def _one_target(self) -> Self:
-        if (self.ratio is None) == (self.pattern is None):
-            raise ValueError("give one of --ratio and --pattern")
+    def _targets(self) -> Self:
+        for first, second in (("ratio", "pattern"), ("units", "macs")):
+            if getattr(self, first) is not None and getattr(self, second) is not None:
+                raise ValueError(f"give one of --{first} and --{second}, not both")
+        if not (self.prunes_weights or self.prunes_units):
+            raise ValueError(
+                "say what to prune: --ratio or --pattern for weights, --units or --macs for units"
+            )
+        if self.macs is not None and self.scope == "layer":
+            raise ValueError("--macs is a budget of the whole network; use --scope global, or --units")
         return self
+
+    @field_validator("units")
+    @classmethod
+    def _whole_units(cls, value: float | None) -> float | None:
+        if value is not None and value >= 1 and not value.is_integer():
+            raise ValueError("a fraction to remove below 1, or a whole number of units")
+        return value
 
     @field_validator("pattern")
     @classmethod
@@ -75,6 +114,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "average": "exponential",
         "regrow": False,
     },
+    "mean-replacement": {"score": "abs_mrs", "replace": "mean", "scope": "layer"},
     "magnitude": {"saliency": "magnitude", "surgeon": "none", "allocation": "global", "steps": 1},
     "wanda": {"saliency": "wanda", "surgeon": "none", "allocation": "uniform", "steps": 1},
 }

@@ -6,26 +6,23 @@ Each stage is another module's work; here is only their order, their clocks and 
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from onnxprune.budget import Budget, make_budget, require, select
-from onnxprune.data import Batch, Data, Source, open_data
-from onnxprune.data.inputs import fixed_batch
-from onnxprune.emit import Emitter
+from onnxprune.budget import require, select
+from onnxprune.cut import Evidence, decide, remove_cut
+from onnxprune.data import Data, Source, open_data
 from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
-from onnxprune.layers import Layer, Skipped, find_layers
-from onnxprune.model import Model, load, parameters
+from onnxprune.layers import Skipped, find_layers
+from onnxprune.model import Model, load
 from onnxprune.options import Options, resolve
 from onnxprune.output import METADATA_KEY, save
 from onnxprune.passes.cleanup import cleanup
@@ -33,15 +30,15 @@ from onnxprune.passes.dead_units import remove_dead_units
 from onnxprune.passes.pack import pack, unpack
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
-from onnxprune.prune import Gather, Pruned, Task, prune
+from onnxprune.prune import Gather, make_plan, make_task, prune
 from onnxprune.report import schema
+from onnxprune.report.compression import describe
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.session import Session
 from onnxprune.statistics import Gathering, Statistics, collect, merge
 from onnxprune.statistics import load as load_statistics
 from onnxprune.statistics import save as save_statistics
-
-_FEATURE_BYTES = 256 << 20  # the widest im2col of one batch
+from onnxprune.statistics.opening import open_calibration
 
 
 @dataclass
@@ -109,34 +106,40 @@ def compress(
         known = _statistics(loaded, source, _listed(statistics), chosen, progress)
     usable, left_out = select(layers.layers, chosen, _blocked(known, chosen))
     require(usable, [*layers.skipped, *left_out])
-    budget = make_budget(loaded.ir, usable, chosen, biases_change=chosen.surgeon != "none")
+    cut = None
+    if chosen.prunes_units:
+        with clock.stage("units"):
+            evidence = Evidence(source, known, _gathering(chosen), progress)
+            cut = decide(loaded.ir, layers, chosen, evidence)
     with clock.stage("prune"):
-        task = Task(
-            loaded.ir, source, known, budget, chosen, _gather(loaded, source, chosen, progress), progress
-        )
+        gather = _gather(loaded, source, chosen, progress)
+        task = make_task(loaded.ir, source, known, usable, cut, chosen, gather, progress)
         pruned = prune(task)
-    plan = Plan(loaded.sha256, chosen.model_dump(mode="json"), pruned.kept, pruned.importance)
+    plan = make_plan(loaded.sha256, chosen, pruned, cut)
     with clock.stage("clean up"):
         before_removal = pruned.model.clone()
+        if cut is not None:
+            remove_cut(pruned.model, cut)
         dead = remove_dead_units(pruned.model)
         cleanup(pruned.model)
-        skipped = [*layers.skipped, *left_out, *(Skipped(note.name, note.reason) for note in dead.kept)]
+        skipped = [*layers.skipped, *left_out, *(cut.skipped if cut is not None else ())]
+        skipped += [Skipped(note.name, note.reason) for note in dead.kept]
     written = None
     if output is not None:
         with clock.stage("write"):
             written = _write(pruned.model, before_removal, Path(output), source, chosen)
     with clock.stage("evaluate"):
         metric, notes = _measure(loaded.ir, pruned.model, measured_on, chosen, progress)
-    report = _report(loaded, pruned, budget, known, source, chosen, clock)
-    report = report.model_copy(
+    report = describe(loaded, pruned, cut, known, source, chosen).model_copy(
         update={
+            "seconds": clock.seconds,
             "output": None if output is None else str(output),
             "bytes_after": written,
             "metric": metric,
-            "warnings": (*report.warnings, *notes),
             "skipped": tuple(schema.Skipped(name=entry.name, reason=entry.reason) for entry in skipped),
         }
     )
+    report = report.model_copy(update={"warnings": (*report.warnings, *notes)})
     return Result(report, pruned.model, plan)
 
 
@@ -173,40 +176,6 @@ def calibrate(
     return statistics
 
 
-def open_calibration(
-    model: Model, data: Source | None, samples: int | None, batch_size: int, seed: int
-) -> Data:
-    """Open the data, with batches small enough that no layer's im2col exceeds a fixed size.
-
-    The shapes are those of a run of the first sample: symbolic ones say nothing.
-    """
-    source = open_data(data, model.ir.graph.inputs, samples=samples, batch_size=batch_size, seed=seed)
-    if fixed_batch(source.inputs) is not None:
-        return source
-    first = next(iter(replace(source, batch_size=1).batches()))
-    widest = max(1, _widest_features(model.ir, first))
-    return replace(source, batch_size=max(1, min(source.batch_size, _FEATURE_BYTES // widest)))
-
-
-def _widest_features(model: ir.Model, batch: Batch) -> int:
-    """Bytes of the largest im2col of `batch` in float32."""
-    graph = model.clone()
-    op = Emitter(graph.graph, "shapes")
-    uses = [(layer, use) for layer in find_layers(graph.graph) for use in layer.uses]
-    if not uses:
-        return 0
-    graph.graph.outputs.clear()
-    for index, (_, use) in enumerate(uses):
-        shape = op.Shape(use.output)
-        shape.name, shape.dtype = f"shape/{index}", ir.DataType.INT64
-        graph.graph.outputs.append(shape)
-    shapes = Session(graph, "cpu").run(batch.feeds)
-    return max(
-        4 * layer.d_in * int(np.prod(shapes[f"shape/{index}"])) // layer.d_out
-        for index, (layer, _) in enumerate(uses)
-    )
-
-
 def _listed(
     given: str | Path | Statistics | Sequence[str | Path | Statistics] | None,
 ) -> Sequence[str | Path | Statistics]:
@@ -228,29 +197,44 @@ def _statistics(
                 f"the statistics lack layer {missing[0]!r}; run `onnxprune calibrate` again"
             )
         return statistics
-    if options.saliency not in NEEDS_STATISTICS and options.surgeon == "none":
+    if not (_weights_need_statistics(options) or _units_need_statistics(options)):
         return None
     return _gather(model, data, options, progress)(model.ir)
 
 
 def _gather(model: Model, data: Data, options: Options, progress: Progress) -> Gather:
-    how = Gathering(
+    how = _gathering(options)
+    return lambda graph: collect(graph, model.sha256, data, how, progress)
+
+
+def _gathering(options: Options) -> Gathering:
+    for_units = options.prunes_units and options.score == "kfac"
+    return Gathering(
         loss=options.loss,
-        gradients=_needs_gradients(options),
+        gradients=for_units or _weights_need_gradients(options),
         average=options.average,
         seed=options.seed,
         provider=options.provider,
     )
-    return lambda graph: collect(graph, model.sha256, data, how, progress)
 
 
-def _needs_gradients(options: Options) -> bool:
-    ranked = options.saliency in NEEDS_GRADIENTS
-    return ranked or options.surgeon in ("paper", "joint") or options.allocation == "balanced"
+def _weights_need_statistics(options: Options) -> bool:
+    return options.prunes_weights and (options.saliency in NEEDS_STATISTICS or options.surgeon != "none")
+
+
+def _weights_need_gradients(options: Options) -> bool:
+    ranked = options.saliency in NEEDS_GRADIENTS or options.surgeon in ("paper", "joint")
+    return options.prunes_weights and (ranked or options.allocation == "balanced")
+
+
+def _units_need_statistics(options: Options) -> bool:
+    needed = options.score == "kfac" or options.replace == "mean" or options.macs is not None
+    return options.prunes_units and needed
 
 
 def _blocked(statistics: Statistics | None, options: Options) -> dict[str, str]:
-    return statistics.blocked if statistics is not None and _needs_gradients(options) else {}
+    """Layers whose weights cannot be pruned for want of a gradient."""
+    return statistics.blocked if statistics is not None and _weights_need_gradients(options) else {}
 
 
 def _write(model: ir.Model, before_removal: ir.Model, output: Path, data: Data, options: Options) -> int:
@@ -279,68 +263,3 @@ def _measure(
     name = measured.primary
     change = schema.MetricChange(name=name, before=ideal.values[name], after=measured.values[name])
     return change, measured.notes
-
-
-def _report(
-    loaded: Model,
-    pruned: Pruned,
-    budget: Budget,
-    statistics: Statistics | None,
-    data: Data,
-    options: Options,
-    clock: Clock,
-) -> schema.CompressionReport:
-    after = parameters(pruned.model)
-    nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in after.values())
-    before_layers = {layer.name: layer for layer in find_layers(loaded.ir.graph)}
-    after_layers = {layer.name: layer for layer in find_layers(pruned.model.graph)}
-    positions = _positions(before_layers, statistics)
-    return schema.CompressionReport(
-        model=str(loaded.path or "model"),
-        kept_ratio=nonzero / budget.total,
-        params_before=budget.total,
-        params_after=sum(tensor.size for tensor in after.values()),
-        nonzero_after=nonzero,
-        macs_before=_macs(before_layers, positions),
-        macs_after=_macs(after_layers, positions),
-        bytes_before=loaded.bytes,
-        layers=tuple(
-            schema.LayerRow(
-                name=layer.name,
-                op=layer.op,
-                shape=layer.shape,
-                kept=_nonzero(after_layers.get(layer.name)) / layer.size,
-                importance=pruned.importance.get(layer.name),
-            )
-            for layer in before_layers.values()
-        ),
-        data=data.description,
-        loss=statistics.loss if statistics is not None else "none",
-        opset_before=loaded.opset_before,
-        opset_after=loaded.ir.opset_imports.get("", 0),
-        seconds=clock.seconds,
-        warnings=(*((data.description,) if data.synthetic else ()), *data.notes),
-        options=options.model_dump(mode="json"),
-        versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "scipy")}
-        | {"python": platform.python_version()},
-    )
-
-
-def _positions(layers: dict[str, Layer], statistics: Statistics | None) -> dict[str, float | None]:
-    """Positions per sample: measured where there are statistics, else from static shapes."""
-    if statistics is not None:
-        return {name: known.positions for name, known in statistics.layers.items()}
-    return {
-        name: layer.macs / layer.size if layer.macs is not None else None for name, layer in layers.items()
-    }
-
-
-def _macs(layers: dict[str, Layer], positions: dict[str, float | None]) -> int | None:
-    counts = [positions.get(name) for name in layers]
-    if any(count is None for count in counts):
-        return None
-    return round(sum(layer.size * (count or 0) for layer, count in zip(layers.values(), counts, strict=True)))
-
-
-def _nonzero(layer: Layer | None) -> int:
-    return 0 if layer is None else int(np.count_nonzero(layer.read()[0]))

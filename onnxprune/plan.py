@@ -1,4 +1,4 @@
-"""Plan: which weights stay, as data; JSON in and out.
+"""Plan: which units go and which weights stay, as data; JSON in and out.
 
 Scores make plans, passes apply them, nothing does both.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ class Plan:
 
     `kept` holds a mask for each layer by name, [groups, d_out, d_in], True where the weight stays; layers
     that are not in it stay whole. `importance` is each layer's share of the sum of all saliencies. `options`
-    are the run's.
+    are the run's. `units` has the units that go, by family and as places in it (see `units.families`); what
+    replaces them is in the options.
     """
 
     sha256: str
     options: dict[str, Any]
     kept: dict[str, Mask]
     importance: dict[str, float]
+    units: dict[str, list[int]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Masks as base64 of their bits, everything else readable."""
@@ -41,7 +43,13 @@ class Plan:
             for name, mask in self.kept.items()
         }
         return json.dumps(
-            {"sha256": self.sha256, "options": self.options, "importance": self.importance, "kept": masks}
+            {
+                "sha256": self.sha256,
+                "options": self.options,
+                "importance": self.importance,
+                "units": self.units,
+                "kept": masks,
+            }
         )
 
     @classmethod
@@ -54,7 +62,8 @@ class Plan:
         try:
             data = json.loads(text)
             kept = {name: _unpack(entry) for name, entry in data["kept"].items()}
-            return cls(str(data["sha256"]), dict(data["options"]), kept, dict(data["importance"]))
+            units = {str(name): [int(place) for place in places] for name, places in data["units"].items()}
+            return cls(str(data["sha256"]), dict(data["options"]), kept, dict(data["importance"]), units)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"not an onnxprune plan: {error}") from error
 

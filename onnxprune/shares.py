@@ -33,21 +33,32 @@ _TRUST = 0.75  # exponent of the least-loss fraction; the rest is uniform
 
 @dataclass(frozen=True)
 class Limits:
-    """How many units a family may keep: at least `least`, in steps of `step` where it is cut at all."""
+    """How many units a family may keep: at least `least`, in steps of `step` where it is cut at all.
+
+    `step` may differ by family. `pinned` is the number kept where that is settled beforehand, −1 elsewhere.
+    """
 
     sizes: Counts
     least: int = 1
-    step: int = 1
+    step: int | Counts = 1
+    pinned: Counts | None = None
 
     def floor(self) -> Counts:
         """The fewest of each family."""
-        lowest = -(-max(1, self.least) // self.step) * self.step
-        return np.minimum(self.sizes, lowest)
+        lowest: Counts = np.minimum(self.sizes, -(-max(1, self.least) // self.step) * self.step)
+        return self._settled(lowest)
+
+    def ceiling(self) -> Counts:
+        """The most of each family: all of it, or what is settled."""
+        return self._settled(self.sizes)
 
     def round(self, kept: Array) -> Counts:
         """The nearest allowed numbers; all of a family is always allowed."""
-        stepped = np.rint(kept / self.step).astype(np.int64) * self.step
-        return np.minimum(np.maximum(stepped, self.floor()), self.sizes)
+        stepped: Counts = np.rint(kept / self.step).astype(np.int64) * self.step
+        return np.minimum(np.maximum(stepped, self.floor()), self.ceiling())
+
+    def _settled(self, free: Counts) -> Counts:
+        return free if self.pinned is None else np.where(self.pinned >= 0, self.pinned, free)
 
 
 def in_every_family(limits: Limits, amount: float) -> Counts:
@@ -87,18 +98,23 @@ def to_macs(limits: Limits, orders: Sequence[Order], costs: Costs, share: float)
 def _shared(limits: Limits, orders: Sequence[Order], goal: float, spent: Spent, slope: Slope) -> Counts:
     """Least-loss fractions, moved towards uniform, scaled and rounded to the goal."""
     sizes = limits.sizes.astype(np.float64)
-    floor = limits.floor().astype(np.float64)
-    best = _greedy(sizes, floor, [_hull(order.loss) for order in orders], goal, spent, slope)
-    uniform = _scaled(np.ones(len(sizes)), sizes, floor, goal, spent) / sizes
+    bounds = limits.floor().astype(np.float64), limits.ceiling().astype(np.float64)
+    best = _greedy(sizes, bounds, [_hull(order.loss) for order in orders], goal, spent, slope)
+    uniform = _scaled(sizes, bounds, goal, spent) / sizes
     mixed = (best / sizes) ** _TRUST * uniform ** (1 - _TRUST)
-    kept = limits.round(_scaled(mixed, sizes, floor, goal, spent))
+    kept = limits.round(_scaled(mixed * sizes, bounds, goal, spent))
     return _trimmed(limits, kept, orders, goal, spent, slope)
 
 
 def _greedy(
-    sizes: Array, floor: Array, hulls: list[tuple[Counts, Array]], goal: float, spent: Spent, slope: Slope
+    sizes: Array,
+    bounds: tuple[Array, Array],
+    hulls: list[tuple[Counts, Array]],
+    goal: float,
+    spent: Spent,
+    slope: Slope,
 ) -> Array:
-    kept, corner = sizes.copy(), np.zeros(len(sizes), dtype=np.int64)
+    floor, kept, corner = bounds[0], bounds[1].copy(), np.zeros(len(sizes), dtype=np.int64)
     losses = [hull[1] for hull in hulls]
     places = [hull[0] for hull in hulls]
     prices = np.array(
@@ -135,14 +151,14 @@ def _hull(loss: Array) -> tuple[Counts, Array]:
     return grid, np.interp(grid, corners, loss[corners])
 
 
-def _scaled(fractions: Array, sizes: Array, floor: Array, goal: float, spent: Spent) -> Array:
-    """`fractions` · sizes times the largest number that keeps within the goal."""
+def _scaled(wished: Array, bounds: tuple[Array, Array], goal: float, spent: Spent) -> Array:
+    """`wished` times the largest number that keeps within the goal."""
     low, high = -60.0, 60.0
     for _ in range(100):
         middle = (low + high) / 2
-        over = spent(np.clip(fractions * sizes * np.exp(middle), floor, sizes)) > goal
+        over = spent(np.clip(wished * np.exp(middle), *bounds)) > goal
         low, high = (low, middle) if over else (middle, high)
-    scaled: Array = np.clip(fractions * sizes * np.exp(low), floor, sizes)
+    scaled: Array = np.clip(wished * np.exp(low), *bounds)
     return scaled
 
 
@@ -159,7 +175,7 @@ def _trimmed(
         chosen = int(np.argmin(np.where(kept > floor, np.array(rise) / saved, np.inf)))
         kept[chosen] = down[chosen]
     while True:
-        up = np.minimum(kept + limits.step, limits.sizes)
+        up = np.minimum(kept + limits.step, limits.ceiling())
         fits = [f for f in map(int, np.flatnonzero(up > kept)) if _with(kept, f, int(up[f]), spent) <= goal]
         if not fits:
             return kept

@@ -17,6 +17,7 @@ LAYERS = (
     ("report",),
     ("evaluate", "bench", "output"),
     ("prune",),
+    ("cut",),
     ("sweep", "passes", "finetune"),
     ("plan", "budget"),
     ("allocation", "shares"),

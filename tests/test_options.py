@@ -41,8 +41,15 @@ def test_options_do_not_change_and_survive_json():
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({}, r"^give one of --ratio and --pattern$"),
-        ({"ratio": 0.5, "pattern": "2:4"}, r"^give one of --ratio and --pattern$"),
+        ({}, r"^say what to prune: --ratio or --pattern for weights, --units or --macs for units$"),
+        ({"ratio": 0.5, "pattern": "2:4"}, r"^give one of --ratio and --pattern, not both$"),
+        ({"units": 0.5, "macs": 0.5}, r"^give one of --units and --macs, not both$"),
+        ({"macs": 0.5, "scope": "layer"}, r"^--macs is a budget of the whole network"),
+        ({"units": 1.5}, r"^--units 1.5: a fraction to remove below 1, or a whole number of units"),
+        ({"units": 0}, r"^--units 0: .*greater than 0"),
+        ({"units": 0.5, "min_units": 0}, r"^--min-units 0: "),
+        ({"units": 0.5, "round_to": "often"}, r"^--round-to"),
+        ({"units": 0.5, "units_of": {"a": 1}}, r"^--units-of.a 1: "),
         ({"ratio": 0}, r"^--ratio 0: .*greater than 0"),
         ({"ratio": 1.01}, r"^--ratio 1.01: .*less than or equal to 1"),
         ({"ratio": "half"}, r"^--ratio 'half': "),
@@ -78,6 +85,6 @@ def test_patterns(pattern):
 
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(
-        UsageError, match="unknown recipe 'fast'; there are default, mlprune, magnitude, wanda"
+        UsageError, match="unknown recipe 'fast'; there are default, mlprune, mean-replacement, magnitude, wanda"
     ):
         resolve("fast", ratio=0.5)

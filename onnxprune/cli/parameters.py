@@ -28,6 +28,13 @@ def fraction(text: str) -> float:
         raise click.BadParameter(f"{text!r} is not a fraction such as 0.04 or 4%") from None
 
 
+def multiple(text: str) -> int | str:
+    """A whole number, or `auto`."""
+    if text == "auto" or text.isdecimal():
+        return text if text == "auto" else int(text)
+    raise click.BadParameter(f"{text!r} is neither a whole number nor auto")
+
+
 def floor(text: str) -> tuple[str, float]:
     """`PATTERN=FRACTION` as a pair; the pattern may hold further equals signs."""
     pattern, _, share = text.rpartition("=")
@@ -38,7 +45,9 @@ def floor(text: str) -> tuple[str, float]:
 
 # Help of every field of Options; names, choices and defaults come from Options itself.
 _HELP = {
-    "ratio": "Share of all parameters to keep: 0.04 or 4%; this or --pattern is needed.",
+    "ratio": "Share of all parameters to keep, by zeroing weights: 0.04 or 4%.",
+    "units": "Units (channels, neurons, heads) to remove: a fraction such as 0.5, or a number.",
+    "macs": "Share of all multiply-accumulates to keep, by removing units: 0.5 or 50%.",
     "recipe": "Named set of options; options given beside it win.",
     "saliency": "What a weight is worth.",
     "normalise": "Divide importances by their layer's sum, as the MLPrune paper does.",
@@ -46,6 +55,13 @@ _HELP = {
     "allocation": "How the ratio is shared among the layers.",
     "steps": "Prune in so many geometric steps, statistics redone at each.",
     "pattern": "Keep N of every M weights in a row, such as 2:4.",
+    "scope": "Units by one ranking over the network, or the same fraction in every layer.",
+    "score": "What a unit is worth; the lowest go.",
+    "replace": "What takes a removed unit's place: the units kept, its mean, or nothing.",
+    "min_units": "Keep at least so many units of every layer.",
+    "round_to": "Keep multiples of so many channels; auto measures which this machine runs fast.",
+    "units_of": "Fraction of units to remove where a layer of this name makes them; may be repeated.",
+    "approximate": "Also cut axes that a LayerNorm or GroupNorm goes over; its statistics then change.",
     "regrow": "Give weights left on dead units to living ones, so that the ratio is exact.",
     "floors": "Least share that layers of this name keep, '*head*=0.5'; may be repeated.",
     "exclude": "Leave layers of this name alone ('*head*'); may be repeated.",
@@ -62,12 +78,18 @@ _HELP = {
 _SETTINGS: dict[str, dict[str, Any]] = {
     "ratio": {"type": fraction, "metavar": "FRACTION"},
     "recipe": {"type": click.Choice(list(RECIPES))},
+    "units": {"type": fraction, "metavar": "FRACTION|COUNT"},
+    "macs": {"type": fraction, "metavar": "FRACTION"},
     "pattern": {"type": str, "metavar": "N:M"},
+    "min_units": {"type": int},
+    "round_to": {"type": multiple, "metavar": "COUNT|auto"},
+    "units_of": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
     "floors": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
     "exclude": {"type": str, "metavar": "PATTERN", "multiple": True},
     "samples": {"type": int},
 }
 _FLAGS = {"floors": "--floor"}
+_TABLES = ("floors", "units_of")
 _COMMON: dict[str, dict[str, Any]] = {
     "--json": {"type": FILE, "metavar": "FILE", "help": "Write the result as JSON."},
     "--quiet": {"is_flag": True, "help": "No tables, notes and bars; warnings and errors only."},
@@ -94,7 +116,7 @@ def fields(*names: str) -> Decorator:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as keywords for the library."""
     found = {name: value for name, value in options.items() if value not in (None, ())}
-    return {name: dict(value) if name == "floors" else value for name, value in found.items()}
+    return {name: dict(value) if name in _TABLES else value for name, value in found.items()}
 
 
 def _option(name: str) -> Decorator:

@@ -4,6 +4,6 @@
 """
 
 from onnxprune.gradient.backprop import Gradients, backpropagate
-from onnxprune.gradient.losses import LossHead, Noise, attach_loss
+from onnxprune.gradient.losses import LossHead, Noise, attach_loss, takes_labels
 
-__all__ = ["Gradients", "LossHead", "Noise", "attach_loss", "backpropagate"]
+__all__ = ["Gradients", "LossHead", "Noise", "attach_loss", "backpropagate", "takes_labels"]

@@ -119,6 +119,15 @@ def attach_loss(model: ir.Model, op: Emitter, loss: Loss = "auto", labels: bool 
     )
 
 
+def takes_labels(graph: ir.Graph, loss: Loss = "auto") -> bool:
+    """Whether there is one output that classifies whole samples, so that a label a sample says it all."""
+    try:
+        heads = [head for head in _heads(graph, loss) if head.family == "categorical"]
+    except UsageError:  # no head at all for this loss: attaching it will say so
+        return False
+    return len(heads) == 1 and heads[0].value.shape is not None and len(heads[0].value.shape) == 2
+
+
 class _Parts:
     """What the heads of one loss add to: new graph inputs, and the seeds."""
 

@@ -21,7 +21,7 @@ from onnxprune.model import Note
 from onnxprune.passes.bias import add_to_bias
 from onnxprune.passes.constants import Constants, foldable
 from onnxprune.passes.remove_units import remove_units
-from onnxprune.units import Groups, unit_groups
+from onnxprune.units import Groups, same_units, unit_groups
 from onnxprune.units.ties import constant, is_constant
 
 Mask = npt.NDArray[np.bool_]
@@ -133,23 +133,11 @@ def remove_dead_units(model: ir.Model) -> DeadUnits:
         # the same units, found again in a graph where new biases have their slots; asking once more which are
         # dead could spare another unit of an axis that is about to be emptied
         groups = unit_groups(model.graph)
-        dead = _found_again(liveness, groups)
+        dead = same_units(liveness.groups, np.flatnonzero(liveness.dead), groups)
         result.parameters += remove_units(model, groups, dead)
         result.removed += len(dead)
     result.kept = list(_kept(liveness))
     return result
-
-
-def _found_again(before: Liveness, groups: Groups) -> npt.NDArray[np.int64]:
-    """The classes of `groups` that hold a slot of a value that was dead `before`."""
-    labels = before.groups.labels
-    known = {(s.value, s.axis, s.use): before.dead[labels[s.slots]] for s in before.groups.sections}
-    dead = [
-        groups.labels[section.slots][known[section.value, section.axis, section.use]]
-        for section in groups.sections
-        if (section.value, section.axis, section.use) in known
-    ]
-    return np.unique(np.concatenate(dead))
 
 
 def _fold(liveness: Liveness) -> None:

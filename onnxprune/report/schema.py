@@ -38,6 +38,16 @@ class LayerRow(Record):
     importance: float | None = None
 
 
+class UnitRow(Record):
+    """A family of units: how many there were, how many were kept, and which layers make and read them."""
+
+    name: str
+    units: int
+    kept: int
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
 class Skipped(Record):
     """A node left as it was, and why."""
 
@@ -65,6 +75,7 @@ class CompressionReport(Record):
     bytes_after: int | None = None
     metric: MetricChange | None = None
     layers: tuple[LayerRow, ...] = ()
+    units: tuple[UnitRow, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     data: str
     loss: str

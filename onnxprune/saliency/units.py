@@ -9,11 +9,18 @@
 
 Costs of several readers add up; they are comparable across families, and to those of weights. Units that no
 layer reads (both factors of q·k are computed) cost what their makers lose, ½ T G_ss E[s²].
+
+The scores of the Mean Replacement paper (Table 1), with a_p the activation of a unit at position p and ā its
+mean; E is over samples, and the sum over the layers that read the unit as well:
+
+    norm  L2 norm of the incoming weights        rand  uniform in [0, 1]
+    rs    E[Σ_p −a_p ∂L/∂a_p]                    mrs   E[Σ_p (ā − a_p) ∂L/∂a_p]
+    abs_rs, abs_mrs                              the mean of the absolute value of the same sums over p
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -22,7 +29,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from onnxprune.refit import FEW_ROWS, RIDGE
-from onnxprune.statistics import LayerStatistics, Samples
+from onnxprune.statistics import FirstOrder, LayerStatistics, Samples
 from onnxprune.units.families import Family, Touch
 
 Array = npt.NDArray[Any]
@@ -93,6 +100,32 @@ def norm(family: Family) -> Array:
         rows = touch.layer.read()[0].reshape(-1, touch.layer.d_in)
         total += (rows**2).sum(axis=1)[touch.indices].sum(axis=1)
     scores: Array = np.sqrt(total)
+    return scores
+
+
+def channels(touch: Touch, side: Literal["input", "output"]) -> npt.NDArray[np.int64]:
+    """The channels of the layer's input or output that belong to each unit, int64[units, k]."""
+    if side == "output":
+        return touch.indices
+    kernel = touch.layer.kernel
+    found: npt.NDArray[np.int64] = touch.indices.reshape(len(touch.indices), -1, kernel)[:, :, 0] // kernel
+    return found
+
+
+def first_order(name: str, known: Iterable[tuple[npt.NDArray[np.int64], FirstOrder]]) -> Array:
+    """`rs`, `abs_rs`, `mrs` or `abs_mrs` of each unit, [units].
+
+    Args:
+        name: one of the four.
+        known: for each place where the units are read, their channels there, int64[units, k], and its sums.
+    """
+    total: Array = np.zeros(())
+    for places, sums in known:
+        change = -sums.products[:, places].sum(axis=2)  # [samples, units]
+        if name.endswith("mrs"):
+            change = change + sums.gradients[:, places].sum(axis=2) * sums.mean[places].mean(axis=1)
+        total = total + change
+    scores: Array = (np.abs(total) if name.startswith("abs_") else total).mean(axis=0)
     return scores
 
 

@@ -1,22 +1,27 @@
 """Statistics: activation means and the Kronecker factors A and G of every layer.
 
 `graph` emits the sums as graph outputs, `collect` runs and adds them, `factors` is the linear algebra on them
-and `store` their file.
+and `store` their file; `first_order` has what scores of units need of activations and gradients together.
 """
 
 from onnxprune.statistics.collect import Gathering, collect
 from onnxprune.statistics.factors import Damped, Factor, Gram, Samples, damping_pair
+from onnxprune.statistics.first_order import FirstOrder, FirstOrders, Site, collect_first_order
 from onnxprune.statistics.store import LayerStatistics, Statistics, load, merge, save
 
 __all__ = [
     "Damped",
     "Factor",
+    "FirstOrder",
+    "FirstOrders",
     "Gathering",
     "Gram",
     "LayerStatistics",
     "Samples",
+    "Site",
     "Statistics",
     "collect",
+    "collect_first_order",
     "damping_pair",
     "load",
     "merge",

@@ -62,7 +62,7 @@ def collect(
         model, loss=how.loss, gradients=how.gradients, only=only, sampled=sampled, labels=how.labels
     )
     session = Session(graph.model, how.provider)
-    noise = _Noise(graph, how)
+    noise = NoiseSource(graph, how)
     total = Statistics(
         sha256=sha256,
         samples=0,
@@ -73,7 +73,7 @@ def collect(
     )
     with (progress or Silent()).stage("statistics", data.count) as advance:
         for number, batch in enumerate(data.batches()):
-            outputs = session.run(_feeds(graph, batch, noise.draw(number, batch.feeds)))
+            outputs = session.run(feeds_of(graph, batch, noise.draw(number, batch.feeds)))
             _add(total, layers, outputs, batch.count)
             advance(batch.count)
     if not total.samples:
@@ -87,14 +87,15 @@ def _few_rows(layer: Layer, samples: int) -> bool:
     return len(known) == len(positions) and sum(known) * samples < layer.d_in + 1
 
 
-def _feeds(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -> dict[str, Array]:
+def feeds_of(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -> dict[str, Array]:
+    """What one batch gives the graph to eat: inputs, noise, and labels if it takes them."""
     feeds = {**batch.feeds, **noise}
     if graph.head is not None and graph.head.label is not None and batch.labels is not None:
         feeds[graph.head.label] = np.asarray(batch.labels, dtype=np.int64)
     return feeds
 
 
-class _Noise:
+class NoiseSource:
     """Draws the noise inputs; their shapes come from a run of the model, once for each shape of the feeds."""
 
     def __init__(self, graph: StatisticsGraph, how: Gathering) -> None:
@@ -104,6 +105,7 @@ class _Noise:
         self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
 
     def draw(self, number: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The noise of batch `number`; the same for the same seed on every machine."""
         if self._head is None or self._session is None:
             return {}
         key = tuple(array.shape for array in feeds.values())

@@ -74,16 +74,17 @@ def build(
         outputs |= _activations(op, layer, index, layer.name in sampled)
         if gradients and layer.name not in blocked:
             outputs |= _gradients(op, layer, index, backward)
-    _expose(model.graph, outputs)
-    shapes = None if head is None else _noise_shapes(source, head)
+    expose(model.graph, outputs)
+    shapes = None if head is None else noise_shapes(source, head)
     return StatisticsGraph(model, [layer.name for layer in layers], head, blocked, shapes)
 
 
-def _noise_shapes(source: ir.Model, head: LossHead) -> ir.Model:
+def noise_shapes(source: ir.Model, head: LossHead) -> ir.Model:
+    """A copy of `source` whose outputs, named as the noise inputs, are the shapes the noise must have."""
     model = source.clone()
     op = Emitter(model.graph, "statistics")
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    _expose(model.graph, {entry.name: op.Shape(values[entry.like.name or ""]) for entry in head.noise})
+    expose(model.graph, {entry.name: op.Shape(values[entry.like.name or ""]) for entry in head.noise})
     return model
 
 
@@ -143,7 +144,7 @@ def _joined(op: Emitter, parts: Sequence[ir.Value]) -> ir.Value:
     return joined
 
 
-def _expose(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> None:
+def expose(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> None:
     """Make `outputs` the graph's only outputs, under their names."""
     graph.outputs.clear()
     for name, value in outputs.items():

@@ -61,6 +61,7 @@ def sweep(
     kept: Mapping[str, Mask],
     rounds: Mapping[str, Sequence[Round]],
     *,
+    silent: Mapping[str, Mask] | None = None,
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
@@ -73,6 +74,7 @@ def sweep(
         data: calibration data.
         kept: masks [groups, d_out, d_in] by layer; a layer without one is neither pruned nor refitted.
         rounds: how weights leave, by layer (see `refit`); none leave where not given.
+        silent: rows without weights that are to give zero, not their mean: bool [groups, d_out] by layer.
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
@@ -90,13 +92,16 @@ def sweep(
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
-                swept[layer.name] = _refit(walk, original, layer, mask, rounds.get(layer.name, ()))
+                quiet = (silent or {}).get(layer.name)
+                swept[layer.name] = _refit(walk, original, layer, mask, rounds.get(layer.name, ()), quiet)
             walk.pass_by(layer)
             advance(1)
     return swept
 
 
-def _refit(walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Sequence[Round]) -> Swept:
+def _refit(
+    walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Sequence[Round], silent: Mask | None
+) -> Swept:
     gathered = walk.moments(original, layer)
     reference, _ = original.read()
     weights, bias = layer.read()
@@ -110,7 +115,10 @@ def _refit(walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Seque
         relaxed = gathered.relaxed(weights, refit.problem.bias(weights))
         refit = Refit(relaxed.problem(has_bias), reference, strength)
     weights = refit.exact(np.where(kept, weights, 0.0), kept)
-    layer.write(weights, refit.problem.bias(weights) if has_bias else None)
+    bias = refit.problem.bias(weights)
+    if silent is not None:
+        bias[silent] = 0.0
+    layer.write(weights, bias if has_bias else None)
     variance = float(refit.problem.variance.sum())
     error = float(refit.problem.error(weights).sum())
     return Swept(kept, error / variance if variance > 0 else 0.0)

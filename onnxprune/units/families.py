@@ -48,6 +48,11 @@ class Family:
         """How many units there are."""
         return len(self.units)
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All that lose rows or columns with them."""
+        return tuple(dict.fromkeys(touch.layer for touch in (*self.makers, *self.readers)))
+
 
 @dataclass(frozen=True, eq=False)
 class Families:
@@ -61,12 +66,21 @@ class Families:
 
     def masks(self, cut: Iterable[int]) -> dict[str, Array]:
         """Of every layer, the weights that stay without the classes `cut`: bool [groups, d_out, d_in]."""
-        stays = np.ones(self.groups.count, dtype=bool)
-        stays[np.fromiter(cut, dtype=np.int64)] = False
+        stays = self._stays(cut)
         return {
             name: (stays[self.rows(name)][:, :, None] & stays[self.columns(name)][:, None, :])
             for name in self.views
         }
+
+    def silent(self, cut: Iterable[int]) -> dict[str, Array]:
+        """Of every layer, the rows that make the classes `cut`: bool [groups, d_out]."""
+        stays = self._stays(cut)
+        return {name: ~stays[self.rows(name)] for name in self.views}
+
+    def _stays(self, cut: Iterable[int]) -> Array:
+        stays = np.ones(self.groups.count, dtype=bool)
+        stays[np.fromiter(cut, dtype=np.int64)] = False
+        return stays
 
     def rows(self, layer: str) -> Slots:
         """The class of every row of a layer's matrix, int64 [groups, d_out]."""

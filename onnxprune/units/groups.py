@@ -138,6 +138,30 @@ def unit_groups(graph: ir.Graph) -> Groups:
     return _Builder(graph).build()
 
 
+def same_units(before: Groups, units: Slots, after: Groups) -> Slots:
+    """The classes of `after` that hold a slot of `units` of `before`, int64[n].
+
+    Args:
+        before: groups of a graph.
+        units: classes of it.
+        after: groups of the same graph, or of a copy, that since got nodes or constants of its own.
+    """
+    chosen = np.zeros(before.count, dtype=bool)
+    chosen[units] = True
+    known = {_place(section): chosen[before.labels[section.slots]] for section in before.sections}
+    same = [
+        after.labels[section.slots][known[_place(section)]]
+        for section in after.sections
+        if _place(section) in known
+    ]
+    return np.unique(np.concatenate(same)) if same else np.empty(0, dtype=np.int64)
+
+
+def _place(section: Section) -> tuple[str | None, int, tuple[str | None, int] | None]:
+    use = None if section.use is None else (section.use[0].name, section.use[1])
+    return section.value.name, section.axis, use
+
+
 class _Builder:
     """Collects what the rules say, node by node, then joins it."""
 

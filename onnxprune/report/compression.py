@@ -1,0 +1,120 @@
+"""The report of a compression, from the models before and after."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import numpy as np
+
+from onnxprune.cut import Cut
+from onnxprune.data import Data
+from onnxprune.layers import Layer, find_layers
+from onnxprune.model import Model, parameters
+from onnxprune.options import Options
+from onnxprune.prune import Pruned
+from onnxprune.report import schema
+from onnxprune.statistics import Statistics
+
+
+def describe(
+    loaded: Model,
+    pruned: Pruned,
+    cut: Cut | None,
+    statistics: Statistics | None,
+    data: Data,
+    options: Options,
+) -> schema.CompressionReport:
+    """The report of one compression, but for what is only known once it is written and measured.
+
+    Args:
+        loaded: the dense model.
+        pruned: the pruned one, units and dead units gone.
+        cut: the units that went, if any.
+        statistics: those used, if any.
+        data: the calibration data.
+        options: all of them.
+    """
+    total = sum(tensor.size for tensor in parameters(loaded.ir).values())
+    after = parameters(pruned.model)
+    nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in after.values())
+    before_layers = {layer.name: layer for layer in find_layers(loaded.ir.graph)}
+    after_layers = {layer.name: layer for layer in find_layers(pruned.model.graph)}
+    positions = _positions(before_layers, statistics)
+    return schema.CompressionReport(
+        model=str(loaded.path or "model"),
+        kept_ratio=nonzero / total,
+        params_before=total,
+        params_after=sum(tensor.size for tensor in after.values()),
+        nonzero_after=nonzero,
+        macs_before=_macs(before_layers, positions),
+        macs_after=_macs(after_layers, positions),
+        bytes_before=loaded.bytes,
+        layers=tuple(
+            schema.LayerRow(
+                name=layer.name,
+                op=layer.op,
+                shape=layer.shape,
+                kept=_nonzero(after_layers.get(layer.name)) / layer.size,
+                importance=pruned.importance.get(layer.name),
+            )
+            for layer in before_layers.values()
+        ),
+        data=data.description,
+        units=_unit_rows(cut),
+        loss=_loss(statistics, cut),
+        opset_before=loaded.opset_before,
+        opset_after=loaded.ir.opset_imports.get("", 0),
+        warnings=(*((data.description,) if data.synthetic else ()), *data.notes, *_warnings(pruned)),
+        options=options.model_dump(mode="json"),
+        versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "scipy")}
+        | {"python": platform.python_version()},
+    )
+
+
+def _positions(layers: dict[str, Layer], statistics: Statistics | None) -> dict[str, float | None]:
+    """Positions per sample: measured where there are statistics, else from static shapes."""
+    if statistics is not None:
+        return {name: known.positions for name, known in statistics.layers.items()}
+    return {
+        name: layer.macs / layer.size if layer.macs is not None else None for name, layer in layers.items()
+    }
+
+
+def _macs(layers: dict[str, Layer], positions: dict[str, float | None]) -> int | None:
+    counts = [positions.get(name) for name in layers]
+    if any(count is None for count in counts):
+        return None
+    return round(sum(layer.size * (count or 0) for layer, count in zip(layers.values(), counts, strict=True)))
+
+
+def _nonzero(layer: Layer | None) -> int:
+    return 0 if layer is None else int(np.count_nonzero(layer.read()[0]))
+
+
+def _unit_rows(cut: Cut | None) -> tuple[schema.UnitRow, ...]:
+    if cut is None:
+        return ()
+    return tuple(
+        schema.UnitRow(
+            name=family.name,
+            units=family.size,
+            kept=int(kept),
+            makers=tuple(touch.layer.name for touch in family.makers),
+            readers=tuple(touch.layer.name for touch in family.readers),
+        )
+        for family, kept in zip(cut.families.families, cut.kept, strict=True)
+    )
+
+
+def _loss(statistics: Statistics | None, cut: Cut | None) -> str:
+    said = [statistics.loss] if statistics is not None else []
+    said += [f"unit scores: {cut.loss}"] if cut is not None and cut.loss else []
+    return "; ".join(said) or "none"
+
+
+def _warnings(pruned: Pruned) -> tuple[str, ...]:
+    return tuple(
+        f"layer {name!r} lost units and can have no bias for their means: its weight is in several places"
+        for name in pruned.without_mean
+    )

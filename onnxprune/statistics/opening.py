@@ -1,0 +1,51 @@
+"""Opening calibration data, in batches that the statistics of a model fit in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune.data import Batch, Data, Source, open_data
+from onnxprune.data.inputs import fixed_batch
+from onnxprune.emit import Emitter
+from onnxprune.layers import find_layers
+from onnxprune.model import Model
+from onnxprune.session import Session
+
+_FEATURE_BYTES = 256 << 20  # the widest im2col of one batch
+
+
+def open_calibration(
+    model: Model, data: Source | None, samples: int | None, batch_size: int, seed: int
+) -> Data:
+    """Open the data, with batches small enough that no layer's im2col exceeds a fixed size.
+
+    The shapes are those of a run of the first sample: symbolic ones say nothing.
+    """
+    source = open_data(data, model.ir.graph.inputs, samples=samples, batch_size=batch_size, seed=seed)
+    if fixed_batch(source.inputs) is not None:
+        return source
+    first = next(iter(replace(source, batch_size=1).batches()))
+    widest = max(1, _widest_features(model.ir, first))
+    return replace(source, batch_size=max(1, min(source.batch_size, _FEATURE_BYTES // widest)))
+
+
+def _widest_features(model: ir.Model, batch: Batch) -> int:
+    """Bytes of the largest im2col of `batch` in float32."""
+    graph = model.clone()
+    op = Emitter(graph.graph, "shapes")
+    uses = [(layer, use) for layer in find_layers(graph.graph) for use in layer.uses]
+    if not uses:
+        return 0
+    graph.graph.outputs.clear()
+    for index, (_, use) in enumerate(uses):
+        shape = op.Shape(use.output)
+        shape.name, shape.dtype = f"shape/{index}", ir.DataType.INT64
+        graph.graph.outputs.append(shape)
+    shapes = Session(graph, "cpu").run(batch.feeds)
+    return max(
+        4 * layer.d_in * int(np.prod(shapes[f"shape/{index}"])) // layer.d_out
+        for index, (layer, _) in enumerate(uses)
+    )
