@@ -85,6 +85,7 @@ def test_patterns(pattern):
 
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(
-        UsageError, match="unknown recipe 'fast'; there are default, mlprune, mean-replacement, magnitude, wanda"
+        UsageError,
+        match="unknown recipe 'fast'; there are default, mlprune, mean-replacement, magnitude, wanda",
     ):
         resolve("fast", ratio=0.5)
