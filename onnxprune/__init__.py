@@ -16,8 +16,8 @@ The package in reading order, from the ground up; each module imports only those
     saliency, allocation       scores, and how many weights each layer keeps (`shares`: how many units)
     plan, budget               decisions, as data
     passes, sweep              edits
-    prune, evaluate, report    a whole run, its figures
-    pipeline, cli              for callers and for the command line
+    prune, evaluate, report    a whole run, its figures (`footprint`: those of memory)
+    pipeline, bench, cli       for callers and for the command line
 """
 
 from typing import TYPE_CHECKING, Any

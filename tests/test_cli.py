@@ -90,9 +90,11 @@ COMMANDS = {
     "calibrate": ["--data", "data.npz"],
     "evaluate": ["--data", "data.npz"],
     "inspect": [],
+    "bench": ["--data", "data.npz", "--runs", "2"],
 }
 each_command = pytest.mark.parametrize("command", COMMANDS)
-each_reader = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate"])
+each_reader = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate", "bench"])
+each_discoverer = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate"])
 each_writer = pytest.mark.parametrize("command", ["compress", "calibrate"])
 
 
@@ -300,7 +302,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(folder: Path, arguments: lis
     assert not outputs(folder)
 
 
-@each_reader
+@each_discoverer
 def test_ctrl_c_in_the_middle(folder: Path, command: str) -> None:
     np.savez(folder / "many.npz", x=samples(np.random.default_rng(1), 400_000), y=np.zeros(400_000, int))
     (folder / "calibration").mkdir()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SOURCE = f"an npz or npy file, or '{NOISE}'"
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
+_BATCH = "Samples a call; may be repeated.  [default: 1]"
 _DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
 
 
@@ -141,6 +142,27 @@ def inspect(model: Path, json: Path | None, quiet: bool) -> None:
     from onnxprune.report.inspection import inspect_model
 
     _finish(inspect_model(model), None if quiet else console.print_inspection, json)
+
+
+@main.command()
+@click.argument("models", type=FILE, nargs=-1, required=True, metavar="MODEL...")
+@click.option("--data", metavar="SRC", help=f"What to run on, {_SOURCE}.  [default: {NOISE}]")
+@click.option("--batch", "batch_sizes", type=int, multiple=True, help=_BATCH)
+@click.option("--runs", type=int, help="Calls of every model that are timed.  [default: 50]")
+@click.option("--threads", type=int, help="Threads of onnxruntime.  [default: one a processor]")
+@fields("provider")
+def bench(models: tuple[Path, ...], data: str | None, json: Path | None, quiet: bool, **options: Any) -> None:
+    """Measure models side by side: latency, memory, load time, size. The first is the reference."""
+    destination(json, *models, data, quiet=quiet)
+
+    from onnxprune.bench import bench as measure
+    from onnxprune.report import console
+
+    source = Path(data) if data not in (None, NOISE) else None
+    report = measure(models, source, progress=_progress(quiet), **parameters.given(options))
+    for remark in () if quiet else report.notes:
+        console.note(remark)
+    _finish(report, None if quiet else console.print_bench, json)
 
 
 def _finish(record: BaseModel, show: Any, json: Path | None) -> None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from onnxprune.evaluate import Metrics
-from onnxprune.report.schema import Calibration, CompressionReport, Inspection, Skipped
+from onnxprune.report.schema import BenchReport, Calibration, CompressionReport, Inspection, Skipped, Spread
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
@@ -124,6 +124,36 @@ def print_metrics(metrics: Metrics) -> None:
     _console().print(f"data: {metrics.data}", soft_wrap=True)
 
 
+def print_bench(report: BenchReport) -> None:
+    """What each model costs, then its latency at every batch size."""
+    costs = [
+        (
+            row.model,
+            f"{row.bytes:,}",
+            _count(row.macs),
+            f"{1e3 * row.load_seconds:,.1f}",
+            f"{row.peak_bytes / 1e6:,.1f}",
+        )
+        for row in report.models
+    ]
+    _table(("model", "bytes", "MACs per sample", "load ms", "peak memory MB"), costs, left=1)
+    latencies = [
+        (
+            row.model,
+            f"{entry.batch:,}",
+            *_spread(entry.seconds, 1e3, ".3f"),
+            *_spread(entry.speedup, 1, ".2f"),
+        )
+        for batch in zip(*(row.latency for row in report.models), strict=True)
+        for row, entry in zip(report.models, batch, strict=True)
+    ]
+    _table(("model", "batch", "median ms", "10–90 %", "speed-up", "10–90 %"), latencies, left=1)
+    out = _console()
+    threads = f"{report.threads} thread{'s' * (report.threads > 1)}"
+    out.print(f"{report.runs:,} rounds of one call each, {threads}, {report.provider}", soft_wrap=True)
+    out.print(f"data: {report.data}", soft_wrap=True)
+
+
 def _console(*, stderr: bool = False) -> Console:
     """A console that takes names with brackets as they are."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -161,6 +191,12 @@ def _number(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return "?" if value is None else f"{value:,}"
+
+
+def _spread(value: Spread | None, scale: float, form: str) -> tuple[str, str]:
+    if value is None:
+        return "", ""
+    return f"{scale * value.median:{form}}", f"{scale * value.p10:{form}}–{scale * value.p90:{form}}"
 
 
 def _shape(shape: Iterable[int]) -> str:

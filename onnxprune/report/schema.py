@@ -136,3 +136,49 @@ class Inspection(Record):
     layers: tuple[InspectedLayer, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[Skipped, ...]
+
+
+class Spread(Record):
+    """Median of repeated measurements, between their 10th and 90th percentile."""
+
+    p10: float
+    median: float
+    p90: float
+
+
+class Latency(Record):
+    """Seconds of one call on `batch` samples; `speedup` is None for the reference itself.
+
+    A speed-up is the reference's seconds over the model's in the same round: what slows the machine down for
+    a while slows both, and cancels.
+    """
+
+    batch: int
+    seconds: Spread
+    speedup: Spread | None = None
+
+
+class BenchedModel(Record):
+    """One model: its file with external data, MACs of one sample (None where unknown), what it takes to run.
+
+    `load_seconds` and `peak_bytes` (of main memory, beyond the runtime's own) are of a process of its own.
+    """
+
+    model: str
+    bytes: int
+    macs: int | None
+    load_seconds: float
+    peak_bytes: int
+    latency: tuple[Latency, ...]
+
+
+class BenchReport(Record):
+    """Models measured side by side, the first being the reference."""
+
+    models: tuple[BenchedModel, ...]
+    data: str
+    runs: int
+    threads: int
+    provider: str
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = {}
