@@ -24,6 +24,7 @@ from onnxprune.progress import Progress
 from onnxprune.saliency import units as saliency
 from onnxprune.saliency.units import Order
 from onnxprune.shares import Limits, in_every_family, over_all, to_macs
+from onnxprune.speeds import SpeedTable
 from onnxprune.statistics import FirstOrders, Gathering, Site, Statistics, collect_first_order
 from onnxprune.units import same_units, unit_groups
 from onnxprune.units.families import Costs, Families, Family, find_families
@@ -65,12 +66,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What decisions rest on: statistics where the score or the budget needs them, and how to get more."""
+    """What decisions rest on: statistics where the score or the budget needs them, and how to get more.
+
+    `speeds` has the measured widths where `--round-to auto` asks for the fast ones.
+    """
 
     data: Data
     statistics: Statistics | None
     how: Gathering
     progress: Progress
+    speeds: SpeedTable | None = None
 
 
 def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence) -> Cut:
@@ -220,7 +225,7 @@ def _channel_axis(families: Families, layer: Layer, side: Literal["input", "outp
 def _shares(
     families: Families, orders: Sequence[Order], options: Options, evidence: Evidence
 ) -> npt.NDArray[np.int64]:
-    limits = _limits(families.families, options)
+    limits = _limits(families.families, options, evidence.speeds)
     if options.macs is not None:
         return to_macs(limits, orders, Costs(families, _positions(families, evidence)), options.macs)
     assert options.units is not None  # one of the two budgets was given
@@ -229,7 +234,7 @@ def _shares(
     return over_all(limits, orders, options.units)
 
 
-def _limits(families: Sequence[Family], options: Options) -> Limits:
+def _limits(families: Sequence[Family], options: Options, speeds: SpeedTable | None) -> Limits:
     sizes = np.array([family.size for family in families])
     pinned = np.full(len(families), -1)
     for index, family in enumerate(families):
@@ -242,8 +247,11 @@ def _limits(families: Sequence[Family], options: Options) -> Limits:
             pinned[index] = family.size - round(family.size * min(shares))
     # a unit of several channels (a head, a group) need not itself come in multiples
     channels = [family.makers[0].indices.shape[1] for family in families]
-    wanted = options.round_to if isinstance(options.round_to, int) else 1
-    steps = np.array([wanted // gcd(wanted, count) for count in channels])
+    wanted = [
+        options.round_to if isinstance(options.round_to, int) else speeds.step(size * count) if speeds else 1
+        for size, count in zip(sizes.tolist(), channels, strict=True)
+    ]
+    steps = np.array([step // gcd(step, count) for step, count in zip(wanted, channels, strict=True)])
     return Limits(sizes, options.min_units, steps, pinned)
 
 

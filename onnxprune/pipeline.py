@@ -35,6 +35,7 @@ from onnxprune.report import schema
 from onnxprune.report.compression import describe
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.session import Session
+from onnxprune.speeds import measure
 from onnxprune.statistics import Gathering, Statistics, collect, merge
 from onnxprune.statistics import load as load_statistics
 from onnxprune.statistics import save as save_statistics
@@ -109,7 +110,8 @@ def compress(
     cut = None
     if chosen.prunes_units:
         with clock.stage("units"):
-            evidence = Evidence(source, known, _gathering(chosen), progress)
+            speeds = measure(loaded.ir, chosen.provider) if chosen.round_to == "auto" else None
+            evidence = Evidence(source, known, _gathering(chosen), progress, speeds)
             cut = decide(loaded.ir, layers, chosen, evidence)
     with clock.stage("prune"):
         gather = _gather(loaded, source, chosen, progress)

@@ -18,7 +18,7 @@ LAYERS = (
     ("evaluate", "footprint", "output"),
     ("prune",),
     ("cut",),
-    ("sweep", "passes", "finetune"),
+    ("sweep", "passes", "finetune", "speeds"),
     ("plan", "budget"),
     ("allocation", "shares"),
     ("saliency",),

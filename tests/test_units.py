@@ -76,7 +76,7 @@ def test_mean_is_better_than_zero_and_linear_better_than_mean(saved, name):
 
 
 def test_the_mean_output_of_a_linear_reader_is_that_of_the_dense_network(saved):
-    """b + W_J μ_J: the best a bias can do leaves no mean error."""
+    """B + W_J μ_J: the best a bias can do leaves no mean error."""
     path, x = saved("mlp")
     model = compress(path, x, units=0.5, recipe="mean-replacement", **FAST).model
     want, got = (Session(graph, "cpu").run({"x": x})["y"] for graph in (load(path).ir, model))

@@ -6,7 +6,7 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from onnxprune.evaluate import Metrics
 from onnxprune.report.schema import BenchReport, Calibration, CompressionReport, Inspection, Skipped, Spread
 
 _FRACTIONS = ("top1", "top5", "agreement")
+_NAMES_SHOWN = 3
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
 
 
@@ -62,6 +63,12 @@ def print_compression(report: CompressionReport) -> None:
         for row in report.layers
     ]
     _table(("layer", "op", "shape", "kept", *(["importance"] * importance)), rows, left=2)
+    if report.units:
+        families = [
+            (row.name, _names(row.readers), f"{row.units:,}", f"{row.kept:,}", _percent(row.kept / row.units))
+            for row in report.units
+        ]
+        _table(("units made by", "read by", "units", "kept", ""), families, left=2)
     _skipped("left alone", report.skipped)
     totals = [
         ("parameters kept", "100 %", _percent(report.kept_ratio)),
@@ -105,7 +112,20 @@ def print_inspection(inspection: Inspection) -> None:
         for row in inspection.layers
     ]
     _table(("layer", "op", "shape", "weights", "nonzero", "MACs"), rows, left=2)
+    families = [
+        (
+            row.name,
+            _names(row.readers),
+            f"{row.units:,}",
+            f"{row.parameters:,}",
+            _count(row.macs),
+        )
+        for row in inspection.units
+    ]
+    if families:
+        _table(("units made by", "read by", "units", "parameters a unit", "MACs a unit"), families, left=2)
     _skipped("not prunable", inspection.skipped)
+    _skipped("units that stay", inspection.frozen)
     _skipped("changed on loading", inspection.notes)
     prunable = sum(row.weights for row in inspection.layers)
     out = _console()
@@ -197,6 +217,11 @@ def _spread(value: Spread | None, scale: float, form: str) -> tuple[str, str]:
     if value is None:
         return "", ""
     return f"{scale * value.median:{form}}", f"{scale * value.p10:{form}}–{scale * value.p90:{form}}"
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _shape(shape: Iterable[int]) -> str:

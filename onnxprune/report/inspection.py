@@ -9,7 +9,10 @@ import onnx_ir as ir
 
 from onnxprune import model as models
 from onnxprune.layers import find_layers
-from onnxprune.report.schema import InspectedLayer, Inspection, Skipped
+from onnxprune.report.schema import InspectedLayer, InspectedUnits, Inspection, Skipped
+from onnxprune.units import Groups, unit_groups
+from onnxprune.units.families import Costs, Families, find_families
+from onnxprune.units.ties import constant
 
 
 def inspect_model(path: Path) -> Inspection:
@@ -38,6 +41,7 @@ def inspect_model(path: Path) -> Inspection:
                 macs=layer.macs,
             )
         )
+    families = find_families(unit_groups(graph), layers)
     return Inspection(
         model=str(path),
         bytes=model.bytes,
@@ -46,9 +50,43 @@ def inspect_model(path: Path) -> Inspection:
         inputs=tuple(_described(value) for value in graph.inputs),
         outputs=tuple(_described(value) for value in graph.outputs),
         layers=tuple(rows),
+        units=_units(families),
+        frozen=tuple(Skipped(name=entry.name, reason=entry.reason) for entry in families.skipped),
         skipped=tuple(Skipped(name=entry.name, reason=entry.reason) for entry in layers.skipped),
         notes=tuple(Skipped(name=entry.name, reason=entry.reason) for entry in model.notes),
     )
+
+
+def _units(families: Families) -> tuple[InspectedUnits, ...]:
+    positions = {
+        name: None if layer.macs is None else layer.macs / layer.size
+        for name, (layer, _) in families.views.items()
+    }
+    known = {name: 1.0 if count is None else count for name, count in positions.items()}
+    costs = Costs(families, known)
+    slopes = costs.slope(costs.sizes)
+    worth = [_parameters(families.groups, int(family.units[0])) for family in families.families]
+    return tuple(
+        InspectedUnits(
+            name=family.name,
+            units=family.size,
+            makers=tuple(touch.layer.name for touch in family.makers),
+            readers=tuple(touch.layer.name for touch in family.readers),
+            parameters=parameters,
+            macs=None if any(positions[layer.name] is None for layer in family.layers) else round(slope),
+        )
+        for family, slope, parameters in zip(families.families, slopes.tolist(), worth, strict=True)
+    )
+
+
+def _parameters(groups: Groups, unit: int) -> int:
+    """Entries of float constants that go with one unit."""
+    total = 0
+    for member in groups.members(unit):
+        array = constant(member.section.value)
+        if array is not None and array.dtype.kind == "f":
+            total += array.size // array.shape[member.section.axis] * len(member.indices)
+    return total
 
 
 def _described(value: ir.Value) -> str:

@@ -124,6 +124,20 @@ class InspectedLayer(Record):
     macs: int | None
 
 
+class InspectedUnits(Record):
+    """A family of units: what one of them is worth in parameters and MACs a sample (None where unknown).
+
+    A unit's MACs are those of the whole network with all other units there.
+    """
+
+    name: str
+    units: int
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+    parameters: int
+    macs: int | None
+
+
 class Inspection(Record):
     """What is in a model: what could be pruned, what could not and why, what was normalised on loading."""
 
@@ -134,6 +148,8 @@ class Inspection(Record):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     layers: tuple[InspectedLayer, ...]
+    units: tuple[InspectedUnits, ...]
+    frozen: tuple[Skipped, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[Skipped, ...]
 
