@@ -44,6 +44,7 @@ class Cut:
     leaving: tuple[Slots, ...]
     kept: npt.NDArray[np.int64]
     skipped: tuple[Skipped, ...]
+    approximate: bool = False  # whether normalised axes were cut, too
     loss: str = ""  # of first-order scores, a sentence
 
     def gone(self, share: float = 1.0) -> list[Slots]:
@@ -91,7 +92,7 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
         BudgetError: nothing can be removed, or not as much as asked for.
         UsageError: a pattern that names no layer.
     """
-    families = find_families(unit_groups(model.graph), layers)
+    families = find_families(unit_groups(model.graph, options.approximate), layers)
     sites = {family.name: _sites(family, families) for family in families.families}
     firsts = FirstOrders({}, {}, "")
     if options.score in FIRST_ORDER:
@@ -104,12 +105,14 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
     families = Families(families.groups, chosen, everything, families.views, families.summing)
     orders = _orders(chosen, sites, firsts, options, evidence)
     kept = _shares(families, orders, options, evidence)
-    return Cut(families, tuple(order.leaving for order in orders), kept, everything, firsts.loss)
+    return Cut(
+        families, tuple(order.leaving for order in orders), kept, everything, options.approximate, firsts.loss
+    )
 
 
 def remove_cut(model: ir.Model, cut: Cut) -> None:
     """Take the units of the cut out of `model`, a copy of the model it was decided on, in place."""
-    groups = unit_groups(model.graph)
+    groups = unit_groups(model.graph, cut.approximate)
     remove_units(model, groups, same_units(cut.families.groups, cut.units(), groups))
 
 

@@ -122,6 +122,10 @@ def compress(
         before_removal = pruned.model.clone()
         if cut is not None:
             remove_cut(pruned.model, cut)
+            if (
+                cut.approximate
+            ):  # then removing is not silencing, and the graph without the units is the truth
+                before_removal = pruned.model.clone()
         dead = remove_dead_units(pruned.model)
         cleanup(pruned.model)
         skipped = [*layers.skipped, *left_out, *(cut.skipped if cut is not None else ())]

@@ -20,8 +20,8 @@ import onnx_ir as ir
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnxprune.units.rules import RULES
-from onnxprune.units.ties import Axes, Choice, Slots, Ties, is_constant
+from onnxprune.units.rules import APPROXIMATE, RULES
+from onnxprune.units.ties import Axes, Choice, Rule, Slots, Ties, is_constant
 
 Role = Literal["produced", "carried", "consumed"]
 Use = tuple[ir.Node, int]
@@ -129,13 +129,15 @@ class Groups:
         return self._ties.get(node, (empty, empty))
 
 
-def unit_groups(graph: ir.Graph) -> Groups:
+def unit_groups(graph: ir.Graph, approximate: bool = False) -> Groups:
     """The units of a normalised graph.
 
     Args:
         graph: topologically sorted, every value named, shapes inferred. Nothing is changed.
+        approximate: whether axes that a LayerNorm, RMSNorm or GroupNorm goes over may be cut as well. Its
+            statistics are then those of fewer indices: removing is no longer the same as silencing.
     """
-    return _Builder(graph).build()
+    return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES).build()
 
 
 def same_units(before: Groups, units: Slots, after: Groups) -> Slots:
@@ -165,8 +167,9 @@ def _place(section: Section) -> tuple[str | None, int, tuple[str | None, int] | 
 class _Builder:
     """Collects what the rules say, node by node, then joins it."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule]) -> None:
         self.graph = graph
+        self.rules = rules
         self.axes: dict[tuple[ir.Value, Use | None], Axes] = {}
         self.placed: list[tuple[ir.Value, int, int, int, Use | None]] = []
         self.slots = 0
@@ -265,7 +268,7 @@ class _Builder:
             for value, axes in zip([*node.inputs, *node.outputs], [*ties.inputs, *ties.outputs], strict=True)
             if axes is None and value is not None and value.name
         ]
-        rule = RULES.get(node.op_type) if node.domain == "" else None
+        rule = self.rules.get(node.op_type) if node.domain == "" else None
         if rule is None:
             return "has no rule for units"
         return f"has '{unknown[0]}', whose shape is unknown" if unknown else rule(ties)

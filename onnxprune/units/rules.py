@@ -160,6 +160,29 @@ def _matmul(t: Ties) -> None:
         t.tie_all(operand[-3::-1], y[::-1])
 
 
+# Normalised axes: a cut changes the statistic of what stays, so these rules are asked for by the user only
+
+
+def _layer_normalization(t: Ties) -> str | None:
+    if any(value.uses() or value.is_graph_output() for value in t.node.outputs[1:]):
+        return "gives its statistics, too"
+    t.tie_all(t.axes(0), t.out)
+    for index in (1, 2):
+        t.tie_all(t.axes(index)[::-1], t.out[::-1])
+    return None
+
+
+def _group_normalization(t: Ties) -> str | None:
+    x, groups = t.axes(0), t.node.attributes.get_int("num_groups", 1)
+    if x[1] is None:
+        return "has a symbolic number of channels"
+    t.tie_all(x[:2], t.out)
+    _tie_groups(t, x[1], groups)
+    for index in (1, 2):
+        t.tie(t.axes(index)[0], x[1])
+    return None
+
+
 def _ops(names: str, rule: Rule) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
@@ -189,4 +212,10 @@ RULES: dict[str, Rule] = {
         _reduce,
     ),
     **MOVING,
+}
+
+#: In the place of those above where approximate groups are wanted.
+APPROXIMATE: dict[str, Rule] = {
+    **_ops("LayerNormalization RMSNormalization", _layer_normalization),
+    **_ops("GroupNormalization", _group_normalization),
 }
