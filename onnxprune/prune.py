@@ -388,7 +388,7 @@ def _regrown(task: Task, model: ir.Model, kept: Masks, scores: dict[str, Array])
         refitted = set()
     others = {name: tensor.numpy() for name, tensor in parameters(model).items() if name not in weights}
     never = {name: ~_allowed(task, layer) for name, layer in layers.items()}
-    gone_before = _dead_by_units(task, model)
+    gone_before = _dead_by_units(task)
     for _ in range(_REGROWTHS):
         tensors = {layer.weight.name or "": layer.tensor(kept[name]) for name, layer in layers.items()}
         dead = dead_mask(model, tensors)
@@ -421,9 +421,8 @@ def _freed(dead: Mask, before: Mask | None) -> Mask:
     return dead if before is None else dead & ~before
 
 
-def _dead_by_units(task: Task, model: ir.Model) -> Masks:
+def _dead_by_units(task: Task) -> Masks:
     """What goes with the units of the cut: the budget never counted it."""
-    tensors = {
-        layer.weight.name or "": layer.tensor(_allowed(task, layer)) for layer in find_layers(model.graph)
-    }
-    return dead_mask(model, tensors) if task.cut is not None else {}
+    layers = find_layers(task.dense.graph)
+    tensors = {layer.weight.name or "": layer.tensor(_allowed(task, layer)) for layer in layers}
+    return dead_mask(task.dense, tensors) if task.cut is not None else {}

@@ -118,6 +118,14 @@ def test_units_and_weights_together_keep_the_ratio_of_the_original(saved, tmp_pa
         assert report.params_after < 0.7 * report.params_before
 
 
+def test_biases_of_units_that_die_of_weights_are_given_back_though_other_units_were_cut(saved):
+    """They were taken for those of the cut, and the file kept fewer parameters than asked for."""
+    path, x = saved("residual", count=32)
+    for ratio in (0.2, 0.15, 0.1):
+        result = compress(path, x, units=0.2, ratio=ratio, scope="layer", score="norm", **FAST)
+        assert result.report.nonzero_after == int(ratio * result.report.params_before)
+
+
 @pytest.mark.parametrize("replace", REPLACEMENTS)
 def test_steps_end_where_one_step_does(saved, replace):
     path, x = saved("residual")
