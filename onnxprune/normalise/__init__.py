@@ -22,6 +22,7 @@ from onnxprune.normalise.packed import UnpackWeights
 from onnxprune.normalise.shapes import InferShapes
 from onnxprune.normalise.survey import Survey
 from onnxprune.normalise.unused import RemoveUnused
+from onnxprune.normalise.views import GatherInOrderIsReshape
 
 __all__ = ["Note", "normalise"]
 
@@ -52,6 +53,7 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
         InferShapes(notes)(model)
         if not FoldConstants(notes)(model).modified:
             break
+    GatherInOrderIsReshape()(model)
     FoldAffine(notes)(model)
     RemoveUnused()(model)
     InferShapes(notes)(model)

@@ -107,3 +107,14 @@ def test_a_used_node_with_an_unused_output_stays_and_dead_ones_go(parse, unchang
     model = unchanged(parse(text, sizes=np.array([2, 2]), orphan=(3,)))
     assert ops(model) == ["Split"]
     assert "orphan" not in model.graph.initializers
+
+
+def test_a_gather_of_everything_in_order_hid_the_channels_behind_as_strided(parse, unchanged, ops):
+    """As torch exports the Flatten of ConvNeXt and Swin; one index out of place is no view."""
+    text = """g (float[2, 3, 1, 1] x) => (float[2, 3] y) {{
+        flat = Constant <value_ints = [-1]> ()
+        i = Constant <value = int64[2, 3] {{0, 1, 2, 3, {last}}}> ()
+        f = Reshape (x, flat)
+        y = Gather (f, i) }}"""
+    assert ops(unchanged(parse(text.format(last="4, 5")))) == ["Reshape", "Reshape"]
+    assert ops(unchanged(parse(text.format(last="5, 4")))) == ["Reshape", "Gather"]
