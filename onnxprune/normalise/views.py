@@ -1,6 +1,6 @@
 """Views: a Gather that takes everything in order is a Reshape, and says so.
 
-torch's `as_strided` of a contiguous tensor is exported as Reshape to one axis and a Gather of all its indices,
+torch exports `as_strided` of a contiguous tensor as Reshape to one axis and a Gather of all its indices,
 0, 1, 2, …, in the new shape. Nothing moves, but behind a Gather nobody can tell which channel is which.
 """
 
