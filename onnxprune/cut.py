@@ -34,6 +34,7 @@ Masks = dict[str, npt.NDArray[np.bool_]]
 
 FIRST_ORDER = frozenset({"rs", "abs_rs", "mrs", "abs_mrs"})
 _REASONS_SHOWN = 3
+_REPAIR = 2.0  # exponent of depth; see docs/design.md for what others gave
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,8 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
         raise BudgetError(_nothing(everything))
     families = Families(families.groups, chosen, everything, families.views, families.summing)
     orders = _orders(chosen, sites, firsts, options, evidence)
-    kept = _shares(families, orders, options, evidence)
+    priced = _after_repair(families, orders) if options.replace == "linear" else orders
+    kept = _shares(families, priced, options, evidence)
     return Cut(
         families, tuple(order.leaving for order in orders), kept, everything, options.approximate, firsts.loss
     )
@@ -220,6 +222,19 @@ def _channel_axis(families: Families, layer: Layer, side: Literal["input", "outp
         if slots is not None and np.array_equal(groups.labels[slots], wanted)
     ]
     return found[-1]
+
+
+def _after_repair(families: Families, orders: Sequence[Order]) -> list[Order]:
+    """The same orders, losses weighted by depth²: 1 for the last layer, whose errors nobody behind repairs.
+
+    Depth is the place of a family's last reader among all layers, in 0…1. Scores are the dense network's and
+    do not see that the sweep refits everything behind; unweighted, they starve the last layers.
+    """
+    place = {name: (index + 1) / len(families.views) for index, name in enumerate(families.views)}
+    return [
+        Order(order.leaving, order.loss * max(place[layer.name] for layer in family.layers) ** _REPAIR)
+        for family, order in zip(families.families, orders, strict=True)
+    ]
 
 
 # -- how many ------------------------------------------------------------------------------------------------
