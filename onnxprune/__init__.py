@@ -8,7 +8,7 @@ The package in reading order, from the ground up; each module imports only those
     errors, options, emit      the error tree, what a run was asked for, writing graphs (and `reading` them)
     model, normalise           ONNX files in, brought to one form
     session, data, progress    running graphs, calibration data
-    layers                     every linear node as s = W ā
+    im2col, layers             every linear node as s = W ā
     units                      what must be removed together
     gradient                   ∂L/∂s as ONNX nodes
     statistics                 means and Kronecker factors

@@ -17,18 +17,21 @@ import onnx_ir as ir
 
 from onnxprune.data import Data
 from onnxprune.errors import BudgetError, UsageError
-from onnxprune.layers import Layer, Layers, Skipped
+from onnxprune.layers import Layer, Layers, Skipped, find_layers
 from onnxprune.options import Options
+from onnxprune.passes.branches import remove_constant_branches
 from onnxprune.passes.remove_units import remove_units
 from onnxprune.progress import Progress
 from onnxprune.saliency import units as saliency
 from onnxprune.saliency.units import Order
-from onnxprune.shares import Limits, in_every_family, over_all, to_macs
+from onnxprune.shares import Limits, in_every_family, over_all, steps, to_macs
 from onnxprune.speeds import SpeedTable
 from onnxprune.statistics import FirstOrders, Gathering, Site, Statistics, collect_first_order
 from onnxprune.units import same_units, unit_groups
+from onnxprune.units.branches import exits
 from onnxprune.units.families import Costs, Families, Family, find_families
 
+Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
 Masks = dict[str, npt.NDArray[np.bool_]]
 
@@ -59,6 +62,11 @@ class Cut:
         """The same as classes of `families.groups`, int64[n]."""
         pairs = zip(self.families.families, self.gone(share), strict=True)
         return np.concatenate([family.units[places] for family, places in pairs])
+
+    def emptied(self) -> list[str]:
+        """Families that keep no unit."""
+        pairs = zip(self.families.families, self.kept.tolist(), strict=True)
+        return [family.name for family, kept in pairs if not kept]
 
     def masks(self, share: float = 1.0) -> tuple[Masks, Masks]:
         """Weights that stay, [groups, d_out, d_in], and rows that give zero, [groups, d_out], by layer."""
@@ -114,6 +122,13 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
 
 def remove_cut(model: ir.Model, cut: Cut) -> None:
     """Take the units of the cut out of `model`, a copy of the model it was decided on, in place."""
+    leaving = {layer.name for name in cut.emptied() for layer in exits(cut.families)[name]}
+    for layer in find_layers(model.graph) if leaving else ():
+        if layer.name in leaving:
+            weights, bias = layer.read()
+            layer.write(np.zeros_like(weights), bias)
+    if leaving:
+        remove_constant_branches(model)
     groups = unit_groups(model.graph, cut.approximate)
     remove_units(model, groups, same_units(cut.families.groups, cut.units(), groups))
 
@@ -243,7 +258,7 @@ def _after_repair(families: Families, orders: Sequence[Order]) -> list[Order]:
 def _shares(
     families: Families, orders: Sequence[Order], options: Options, evidence: Evidence
 ) -> npt.NDArray[np.int64]:
-    limits = _limits(families.families, options, evidence.speeds)
+    limits = _limits(families, options, evidence.speeds)
     if options.macs is not None:
         return to_macs(limits, orders, Costs(families, _positions(families, evidence)), options.macs)
     assert options.units is not None  # one of the two budgets was given
@@ -252,25 +267,46 @@ def _shares(
     return over_all(limits, orders, options.units)
 
 
-def _limits(families: Sequence[Family], options: Options, speeds: SpeedTable | None) -> Limits:
+def _limits(found: Families, options: Options, speeds: SpeedTable | None) -> Limits:
+    families = found.families
+    branches = exits(found) if options.scope == "global" and not options.min_units else {}
+    allowed, costs = [], []
+    for family in families:
+        least = 0 if family.name in branches else max(1, options.min_units)
+        # a unit of several channels (a head, a group) need not itself come in multiples
+        channels = family.makers[0].indices.shape[1]
+        numbers = steps(family.size, least, _step(options, channels), _pinned(family, options))
+        if speeds is not None and len(numbers) > 1:
+            useful = [0, *speeds.useful(family.size, channels)]
+            numbers = numbers[np.isin(numbers, useful)]
+        allowed.append(numbers)
+        costs.append(_cost(family, numbers, channels, speeds))
     sizes = np.array([family.size for family in families])
-    pinned = np.full(len(families), -1)
-    for index, family in enumerate(families):
-        shares = [
-            share
-            for pattern, share in options.units_of.items()
-            if any(touch.layer.matches(pattern) for touch in family.makers)
-        ]
-        if shares:
-            pinned[index] = family.size - round(family.size * min(shares))
-    # a unit of several channels (a head, a group) need not itself come in multiples
-    channels = [family.makers[0].indices.shape[1] for family in families]
-    wanted = [
-        options.round_to if isinstance(options.round_to, int) else speeds.step(size * count) if speeds else 1
-        for size, count in zip(sizes.tolist(), channels, strict=True)
+    return Limits(sizes, tuple(allowed), tuple(costs))
+
+
+def _step(options: Options, channels: int) -> int:
+    multiple = options.round_to if isinstance(options.round_to, int) else 1
+    return multiple // gcd(multiple, channels)
+
+
+def _pinned(family: Family, options: Options) -> int | None:
+    """How many units stay where --units-of has a fraction for one of their makers."""
+    shares = [
+        share
+        for pattern, share in options.units_of.items()
+        if any(touch.layer.matches(pattern) for touch in family.makers)
     ]
-    steps = np.array([step // gcd(step, count) for step, count in zip(wanted, channels, strict=True)])
-    return Limits(sizes, options.min_units, steps, pinned)
+    return family.size - round(family.size * min(shares)) if shares else None
+
+
+def _cost(family: Family, numbers: Slots, channels: int, speeds: SpeedTable | None) -> Array:
+    """What each number of units is worth: half what it is in MACs, half what it is in measured time."""
+    if speeds is None:
+        return numbers.astype(np.float64)
+    times = np.array([speeds.time(number * channels) for number in numbers.tolist()])
+    cost: Array = (numbers + family.size * times / speeds.time(family.size * channels)) / 2
+    return cost
 
 
 def _positions(families: Families, evidence: Evidence) -> dict[str, float]:

@@ -7,9 +7,7 @@ This is the only module that asks for the op type of a linear node. Layout conve
     features    [groups, d_in, rows]    a: for a convolution the im2col patches, padding zeros included
     responses   [groups, d_out, rows]   s, or ∂L/∂s
 
-`rows` are samples × positions. im2col needs no op of its own: the layer's own op with one-hot kernels and one
-group a channel (`group = C`, same strides, pads and dilations) puts every patch entry on a channel; that
-holds for Conv and, with its zero-inserted input, for ConvTranspose alike.
+`rows` are samples × positions (see `im2col`).
 
 A weight used by several nodes is one layer with several uses; the uses count as further positions.
 """
@@ -27,6 +25,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.emit import Emitter
+from onnxprune.im2col import Window, channels_first, every, patches
 
 Array = npt.NDArray[Any]
 
@@ -103,15 +102,14 @@ class Layer:
         """Inverse of `matrix`: back to the initializer's layout (dtype unchanged)."""
         return self._kind.tensor(self, matrix)
 
-    def features(self, op: Emitter, value: ir.Value) -> ir.Value:
-        """Emit a: the layer's input `value` as [groups, d_in, rows]."""
-        folded: ir.Value = self._kind.features(self, op, value)
+    def features(self, op: Emitter, value: ir.Value, stride: int = 1) -> ir.Value:
+        """Emit a: every `stride`-th row of the layer's input `value`, as [groups, d_in, rows]."""
+        folded: ir.Value = self._kind.features(self, op, value, stride)
         return folded
 
-    def responses(self, op: Emitter, value: ir.Value) -> ir.Value:
-        """Emit s, or a gradient of its shape, as [groups, d_out, rows]."""
-        folded: ir.Value = self._kind.responses(self, op, value)
-        return folded
+    def responses(self, op: Emitter, value: ir.Value, stride: int = 1) -> ir.Value:
+        """Emit s, or a gradient of its shape, likewise as [groups, d_out, rows]."""
+        return every(op, self._kind.responses(self, op, value), stride)
 
     def read(self) -> tuple[Array, Array | None]:
         """Current weights as a float64 matrix and the bias as float64 [groups, d_out] (None without one)."""
@@ -239,7 +237,7 @@ class _Kind:
     dimensions: Callable[[ir.Node, ir.Value], tuple[int, int, int]]
     matrix: Callable[[Layer, Array], Array]
     tensor: Callable[[Layer, Array], Array]
-    features: Callable[[Layer, Emitter, ir.Value], ir.Value]
+    features: Callable[[Layer, Emitter, ir.Value, int], ir.Value]
     responses: Callable[[Layer, Emitter, ir.Value], ir.Value]
     positions: Callable[[Use], int | None]
 
@@ -387,42 +385,13 @@ def _matmul_tensor(layer: Layer, matrix: Array) -> Array:
     return np.ascontiguousarray(matrix[0].T if _matmul_input(layer.uses[0].node) == 0 else matrix[0])
 
 
-_PASSED_ON = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
+def _window(layer: Layer) -> Window:
+    kernel = _shape(layer.weight)[2:]
+    return Window(layer.uses[0].node, kernel, layer.groups * layer.d_in // prod(kernel), layer.groups)
 
 
-def _patches(layer: Layer, op: Emitter, value: ir.Value) -> ir.Value:
-    """im2col: the layer's op on one-hot kernels, then [N, groups·d_in, …] → [groups, d_in, N·positions]."""
-    node, kernel = layer.uses[0].node, _shape(layer.weight)[2:]
-    size = prod(kernel)
-    if not _is_pointwise(node, kernel):
-        channels = layer.groups * layer.d_in // size
-        one_hot = np.eye(size, dtype=_array(layer.weight).dtype).reshape(1, size, *kernel)
-        transposed = layer.op == "ConvTranspose"  # its kernels are laid out [input channels, outputs, …]
-        shape = (channels, size, *kernel) if transposed else (channels * size, 1, *kernel)
-        kernels = op.constant(
-            np.ascontiguousarray(np.broadcast_to(one_hot, (channels, size, *kernel))).reshape(shape)
-        )
-        attributes = {name: node.attributes[name].value for name in _PASSED_ON if name in node.attributes}
-        value = op.node(layer.op, [value, kernels], {**attributes, "group": channels})
-    return _channels_first(op, value, layer.groups, layer.d_in)
-
-
-def _is_pointwise(node: ir.Node, kernel: tuple[int, ...]) -> bool:
-    moves = [
-        *(node.attributes.get_ints("strides") or ()),
-        *(1 + pad for pad in node.attributes.get_ints("pads") or ()),
-    ]
-    enlarged = [
-        *(node.attributes.get_ints("output_padding") or ()),
-        *(node.attributes.get_ints("output_shape") or ()),
-    ]
-    return prod(kernel) == 1 and all(step == 1 for step in moves) and not any(enlarged)
-
-
-def _channels_first(op: Emitter, value: ir.Value, groups: int, width: int) -> ir.Value:
-    split = op.Reshape(value, op.ints(0, groups, width, -1))
-    result: ir.Value = op.Reshape(op.Transpose(split, perm=[1, 2, 0, 3]), op.ints(groups, width, -1))
-    return result
+def _patches(layer: Layer, op: Emitter, value: ir.Value, stride: int) -> ir.Value:
+    return patches(op, value, _window(layer), _array(layer.weight).dtype, stride)
 
 
 def _channels_last(op: Emitter, value: ir.Value, width: int) -> ir.Value:
@@ -438,7 +407,7 @@ def _matmul_side(op: Emitter, value: ir.Value, node: ir.Node, width: int) -> ir.
         columns: ir.Value = op.Unsqueeze(value, op.ints(0))
         return columns
     shape = op.Concat(op.ints(-1, width), op.Shape(value, start=-1), axis=0)
-    return _channels_first(op, op.Reshape(value, shape), 1, width)
+    return channels_first(op, op.Reshape(value, shape), 1, width)
 
 
 def _spatial_positions(use: Use) -> int | None:
@@ -472,7 +441,7 @@ KINDS: dict[str, _Kind] = {
         matrix=lambda layer, weight: weight.reshape(layer.groups, layer.d_out, layer.d_in),
         tensor=lambda layer, matrix: matrix.reshape(_shape(layer.weight)),
         features=_patches,
-        responses=lambda layer, op, value: _channels_first(op, value, layer.groups, layer.d_out),
+        responses=lambda layer, op, value: channels_first(op, value, layer.groups, layer.d_out),
         positions=_spatial_positions,
     ),
     "ConvTranspose": _Kind(
@@ -482,7 +451,7 @@ KINDS: dict[str, _Kind] = {
         matrix=_transposed_matrix,
         tensor=_transposed_tensor,
         features=_patches,
-        responses=lambda layer, op, value: _channels_first(op, value, layer.groups, layer.d_out),
+        responses=lambda layer, op, value: channels_first(op, value, layer.groups, layer.d_out),
         positions=_spatial_positions,
     ),
     "Gemm": _Kind(
@@ -491,7 +460,7 @@ KINDS: dict[str, _Kind] = {
         dimensions=lambda node, weight: (1, *_gemm_shape(node, weight)),
         matrix=_gemm_matrix,
         tensor=_gemm_tensor,
-        features=lambda layer, op, value: _channels_last(op, value, layer.d_in),
+        features=lambda layer, op, value, stride: every(op, _channels_last(op, value, layer.d_in), stride),
         responses=lambda layer, op, value: _channels_last(op, value, layer.d_out),
         positions=_row_positions,
     ),
@@ -501,7 +470,9 @@ KINDS: dict[str, _Kind] = {
         dimensions=_matmul_dimensions,
         matrix=_matmul_matrix,
         tensor=_matmul_tensor,
-        features=lambda layer, op, value: _matmul_side(op, value, layer.uses[0].node, layer.d_in),
+        features=lambda layer, op, value, stride: every(
+            op, _matmul_side(op, value, layer.uses[0].node, layer.d_in), stride
+        ),
         responses=lambda layer, op, value: _matmul_side(op, value, layer.uses[0].node, layer.d_out),
         positions=_matmul_positions,
     ),

@@ -47,7 +47,7 @@ class Options(BaseModel):
     scope: Scope = "global"
     score: Score = "kfac"
     replace: Replacement = "linear"
-    min_units: Annotated[int, Field(ge=1)] = 1
+    min_units: Annotated[int, Field(ge=0)] = 1
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     units_of: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
     approximate: bool = False

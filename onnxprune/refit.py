@@ -12,6 +12,7 @@ last fit is exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -31,8 +32,8 @@ Round = Callable[[Array, Mask], Mask]
 
 ROUNDS = 32  # for the whole way from dense to pruned; steps share them
 _STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
-_STEPS_LAST = 200  # where row-wise Cholesky would be dearer
-_EXACT_FLOPS = 2e10  # row-wise Cholesky up to here: a second or two
+_STEPS_LAST = 200  # where Cholesky would be dearer
+_EXACT_FLOPS = 2e10  # Cholesky up to here: a second or two
 RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
 FEW_ROWS = 20  # a column; with fewer, least squares fits the rows themselves and RIDGE is too weak
 _RAISES = 4  # tenfold each: from the smallest ridge to about the mean diagonal itself
@@ -92,6 +93,13 @@ class Refit:
         self._single = problem.gram.single()
         self._single_ridge = self._ridge[:, None, None].astype(np.float32)
 
+    def aimed_at(self, problem: Problem) -> Refit:
+        """The same rows with other targets: their factorisation serves both."""
+        other = copy(self)
+        other.problem = problem
+        other._right = problem.cross + self._ridge[:, None, None] * self._reference
+        return other
+
     def saliency(self, weights: Array) -> Array:
         """w²/[(XXᵀ/n + λI)⁻¹]_jj: what the layer's squared error grows by when w alone leaves.
 
@@ -123,8 +131,14 @@ class Refit:
         rough = conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps)
         return rough.astype(np.float64)
 
+    def near(self, weights: Array, kept: Mask) -> Array:
+        """`exact` where that is no dearer than `improve`, as where whole units went; else `improve`."""
+        steps = 8.0 * _STEPS_BETWEEN * weights.size * weights.shape[2]  # flops
+        cheap = isinstance(self.problem.gram, Gram) and sum(b.flops for b in _blocks(kept)) <= steps
+        return self.exact(weights, kept) if cheap else self.improve(weights, kept)
+
     def exact(self, weights: Array, kept: Mask) -> Array:
-        """The least-squares weights: row-wise Cholesky, or conjugate gradients where that is dearer.
+        """The least-squares weights: Cholesky, one for rows of one mask, or conjugate gradients if cheaper.
 
         Args:
             weights: where conjugate gradients start.
@@ -133,19 +147,19 @@ class Refit:
         Returns:
             float64 [groups, d_out, d_in], zero where not kept.
         """
-        counts = kept.sum(axis=2, dtype=np.float64)
-        if not isinstance(self.problem.gram, Gram) or (counts**3).sum() / 3 > _EXACT_FLOPS:
+        blocks = _blocks(kept)
+        if not isinstance(self.problem.gram, Gram) or sum(b.flops for b in blocks) > _EXACT_FLOPS:
             return self._by_iteration(weights, kept)
         fitted = np.zeros_like(weights)
         matrices = self.problem.gram.mean()
-        for group, row in zip(*np.nonzero(counts), strict=True):
-            columns = np.flatnonzero(kept[group, row])
-            matrix = matrices[group][columns[:, None], columns]
-            matrix.flat[:: len(columns) + 1] += self._ridge[group]
-            _, solved, failed = scipy.linalg.lapack.dposv(matrix, self._right[group, row, columns], lower=1)
+        for block in blocks:
+            matrix = matrices[block.group][block.columns[:, None], block.columns]
+            matrix.flat[:: len(block.columns) + 1] += self._ridge[block.group]
+            places = block.group, block.rows[:, None], block.columns
+            _, solved, failed = scipy.linalg.lapack.dposv(matrix, self._right[places].T, lower=1)
             if failed:  # definite as a whole, but not to the last digit in this block
                 return self._by_iteration(weights, kept)
-            fitted[group, row, columns] = solved
+            fitted[places] = solved.T
         return fitted
 
     def _by_iteration(self, weights: Array, kept: Mask) -> Array:
@@ -161,6 +175,31 @@ class Refit:
         product: Array = self._single.times(rows)
         product += self._single_ridge * rows
         return product
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows of a group that keep the same columns: one factorisation serves them all."""
+
+    group: int
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+
+    @property
+    def flops(self) -> float:
+        """Of factorising and solving."""
+        return len(self.columns) ** 3 / 3 + 2.0 * len(self.rows) * len(self.columns) ** 2
+
+
+def _blocks(kept: Mask) -> list[_Block]:
+    """The rows of `kept` [groups, d_out, d_in] that keep anything, by what they keep."""
+    blocks = []
+    for group, masks in enumerate(kept):
+        alike: dict[bytes, list[int]] = {}
+        for row in np.flatnonzero(masks.any(axis=1)).tolist():
+            alike.setdefault(masks[row].tobytes(), []).append(row)
+        blocks += [_Block(group, np.array(rows), np.flatnonzero(masks[rows[0]])) for rows in alike.values()]
+    return blocks
 
 
 def _raised(gram: Factor, ridge: Array) -> tuple[Array, Damped]:

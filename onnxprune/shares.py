@@ -33,32 +33,53 @@ _TRUST = 0.75  # exponent of the least-loss fraction; the rest is uniform
 
 @dataclass(frozen=True)
 class Limits:
-    """How many units a family may keep: at least `least`, in steps of `step` where it is cut at all.
+    """`allowed`: the numbers of units each family may keep, ascending, int64 each; the last is all it may.
 
-    `step` may differ by family. `pinned` is the number kept where that is settled beforehand, −1 elsewhere.
+    `costs` has what each of them is worth, in units: less than linear where a machine hardly runs a
+    narrower layer faster. By default the numbers themselves.
     """
 
     sizes: Counts
-    least: int = 1
-    step: int | Counts = 1
-    pinned: Counts | None = None
+    allowed: tuple[Counts, ...]
+    costs: tuple[Array, ...] = ()
 
     def floor(self) -> Counts:
         """The fewest of each family."""
-        lowest: Counts = np.minimum(self.sizes, -(-max(1, self.least) // self.step) * self.step)
-        return self._settled(lowest)
+        return np.array([numbers[0] for numbers in self.allowed])
 
     def ceiling(self) -> Counts:
         """The most of each family: all of it, or what is settled."""
-        return self._settled(self.sizes)
+        return np.array([numbers[-1] for numbers in self.allowed])
 
     def round(self, kept: Array) -> Counts:
-        """The nearest allowed numbers; all of a family is always allowed."""
-        stepped: Counts = np.rint(kept / self.step).astype(np.int64) * self.step
-        return np.minimum(np.maximum(stepped, self.floor()), self.ceiling())
+        """The nearest allowed numbers, of two the larger."""
+        pairs = zip(self.allowed, kept, strict=True)
+        return np.array([n[len(n) - 1 - int(np.argmin(np.abs(n - k)[::-1]))] for n, k in pairs])
 
-    def _settled(self, free: Counts) -> Counts:
-        return free if self.pinned is None else np.where(self.pinned >= 0, self.pinned, free)
+    def below(self, kept: Array) -> Counts:
+        """The next smaller allowed number of each family, or its floor."""
+        pairs = zip(self.allowed, kept, strict=True)
+        return np.array([n[max(0, int(np.searchsorted(n, k, side="left")) - 1)] for n, k in pairs])
+
+    def above(self, kept: Array) -> Counts:
+        """The next larger allowed number of each family, or its ceiling."""
+        pairs = zip(self.allowed, kept, strict=True)
+        return np.array([n[min(len(n) - 1, int(np.searchsorted(n, k, side="right")))] for n, k in pairs])
+
+    def worth(self, kept: Array) -> Array:
+        """What so many units of each family cost, in units."""
+        if not self.costs:
+            return kept.astype(np.float64)
+        known = zip(kept, self.allowed, self.costs, strict=True)
+        return np.array([np.interp(k, numbers, costs) for k, numbers, costs in known])
+
+
+def steps(size: int, least: int = 1, step: int = 1, pinned: int | None = None) -> Counts:
+    """The numbers a family of `size` may keep: multiples of `step` from `least` up, and all; or `pinned`."""
+    if pinned is not None:
+        return np.array([pinned])
+    first = min(size, -(-least // step) * step)
+    return np.unique([*range(first, size, step), size])
 
 
 def in_every_family(limits: Limits, amount: float) -> Counts:
@@ -99,56 +120,66 @@ def _shared(limits: Limits, orders: Sequence[Order], goal: float, spent: Spent, 
     """Least-loss fractions, moved towards uniform, scaled and rounded to the goal."""
     sizes = limits.sizes.astype(np.float64)
     bounds = limits.floor().astype(np.float64), limits.ceiling().astype(np.float64)
-    best = _greedy(sizes, bounds, [_hull(order.loss) for order in orders], goal, spent, slope)
+    best = _greedy(bounds[1], _hulls(limits, orders), goal, spent, slope)
     uniform = _scaled(sizes, bounds, goal, spent) / sizes
     mixed = (best / sizes) ** _TRUST * uniform ** (1 - _TRUST)
     kept = limits.round(_scaled(mixed * sizes, bounds, goal, spent))
-    return _trimmed(limits, kept, orders, goal, spent, slope)
+    return _filled(limits, _trimmed(limits, kept, orders, goal, spent, slope), orders, goal, spent, slope)
 
 
-def _greedy(
-    sizes: Array,
-    bounds: tuple[Array, Array],
-    hulls: list[tuple[Counts, Array]],
-    goal: float,
-    spent: Spent,
-    slope: Slope,
-) -> Array:
-    floor, kept, corner = bounds[0], bounds[1].copy(), np.zeros(len(sizes), dtype=np.int64)
-    losses = [hull[1] for hull in hulls]
-    places = [hull[0] for hull in hulls]
-    prices = np.array(
-        [_price(place, loss, 0) for place, loss in zip(places, losses, strict=True)], dtype=np.float64
-    )
-    while spent(kept) > goal:
-        open_ = kept > floor
-        if not open_.any():
-            break
-        chosen = int(np.argmin(np.where(open_, prices / np.maximum(slope(kept), 1e-300), np.inf)))
+def _greedy(most: Array, hulls: Sequence[_Hull], goal: float, spent: Spent, slope: Slope) -> Array:
+    """Kept units on the way down from `most`, always the corner that loses least for what it saves."""
+    kept, corner = most.copy(), [0] * len(hulls)
+    prices = np.array([hull.price(0) for hull in hulls])
+    while spent(kept) > goal and np.isfinite(prices).any():
+        chosen = int(np.argmin(prices / np.maximum(slope(kept), 1e-300)))
         corner[chosen] += 1
-        kept[chosen] = max(floor[chosen], sizes[chosen] - places[chosen][corner[chosen]])
-        prices[chosen] = _price(places[chosen], losses[chosen], int(corner[chosen]))
+        kept[chosen] = hulls[chosen].kept[corner[chosen]]
+        prices[chosen] = hulls[chosen].price(corner[chosen])
     return kept
 
 
-def _price(places: Array, losses: Array, corner: int) -> float:
-    if corner + 1 >= len(places):
-        return np.inf
-    return float((losses[corner + 1] - losses[corner]) / (places[corner + 1] - places[corner]))
+@dataclass(frozen=True)
+class _Hull:
+    """Corners of the lower convex hull of loss over what is saved, in units, from all kept to the fewest."""
+
+    kept: Counts
+    saved: Array
+    loss: Array
+
+    def price(self, corner: int) -> float:
+        """Loss per unit saved from this corner to the next."""
+        if corner + 1 >= len(self.kept):
+            return np.inf
+        rise = self.loss[corner + 1] - self.loss[corner]
+        return float(rise / (self.saved[corner + 1] - self.saved[corner]))
 
 
-def _hull(loss: Array) -> tuple[Counts, Array]:
-    """Corners of the lower convex hull of (k, loss[k]), at most a sixteenth of the family apart."""
+def _hulls(limits: Limits, orders: Sequence[Order]) -> list[_Hull]:
+    """One a family, with further points on it, at most a sixteenth of the family apart."""
+    hulls = []
+    for place, order in enumerate(orders):
+        kept = limits.allowed[place][::-1]
+        costs = limits.costs[place][::-1] if limits.costs else kept
+        saved = (costs[0] - costs).astype(np.float64)
+        loss = order.loss[limits.sizes[place] - kept]
+        corners = _corners(saved, loss)
+        points = np.unique([*corners, *np.linspace(0, len(kept) - 1, 17).astype(int)])
+        hulls.append(_Hull(kept[points], saved[points], np.interp(points, corners, loss[corners])))
+    return hulls
+
+
+def _corners(x: Array, y: Array) -> list[int]:
+    """Indices of the lower convex hull of the points (x, y), x ascending."""
     corners = [0]
-    for k in range(1, len(loss)):
+    for k in range(1, len(x)):
         while len(corners) > 1:
             a, b = corners[-2], corners[-1]
-            if (loss[b] - loss[a]) * (k - a) < (loss[k] - loss[a]) * (b - a):
+            if (y[b] - y[a]) * (x[k] - x[a]) < (y[k] - y[a]) * (x[b] - x[a]):
                 break
             corners.pop()
         corners.append(k)
-    grid = np.unique([*corners, *np.linspace(0, len(loss) - 1, 17).astype(int)])
-    return grid, np.interp(grid, corners, loss[corners])
+    return corners
 
 
 def _scaled(wished: Array, bounds: tuple[Array, Array], goal: float, spent: Spent) -> Array:
@@ -165,23 +196,42 @@ def _scaled(wished: Array, bounds: tuple[Array, Array], goal: float, spent: Spen
 def _trimmed(
     limits: Limits, kept: Counts, orders: Sequence[Order], goal: float, spent: Spent, slope: Slope
 ) -> Counts:
-    """Where rounding went over the goal, steps are given up with least loss; then spare room is used."""
-    kept, floor = kept.copy(), limits.floor()
-    loss = [order.loss for order in orders]
-    while spent(kept.astype(np.float64)) > goal and (kept > floor).any():
-        down = np.maximum(np.ceil(kept / limits.step).astype(np.int64) * limits.step - limits.step, floor)
-        rise = [loss[f][n - down[f]] - loss[f][n - kept[f]] for f, n in enumerate(limits.sizes)]
-        saved = np.maximum(slope(kept.astype(np.float64)) * (kept - down), 1e-300)
-        chosen = int(np.argmin(np.where(kept > floor, np.array(rise) / saved, np.inf)))
+    """Where rounding went over the goal, units are given up with least loss for what that saves."""
+    kept = kept.copy()
+    while spent(kept.astype(np.float64)) > goal and (kept > limits.floor()).any():
+        down = limits.below(kept)
+        rise = _losses(limits, orders, down) - _losses(limits, orders, kept)
+        saved = slope(kept.astype(np.float64)) * (limits.worth(kept) - limits.worth(down))
+        chosen = int(np.argmin(np.where(down < kept, rise / np.maximum(saved, 1e-300), np.inf)))
         kept[chosen] = down[chosen]
+    return kept
+
+
+def _filled(
+    limits: Limits, kept: Counts, orders: Sequence[Order], goal: float, spent: Spent, slope: Slope
+) -> Counts:
+    """Spare room is used where that gains most for what it costs."""
+    kept = kept.copy()
     while True:
-        up = np.minimum(kept + limits.step, limits.ceiling())
-        fits = [f for f in map(int, np.flatnonzero(up > kept)) if _with(kept, f, int(up[f]), spent) <= goal]
-        if not fits:
+        up = limits.above(kept)
+        fits = np.array(
+            [
+                number > now and _with(kept, f, number, spent) <= goal
+                for f, (number, now) in enumerate(zip(up, kept, strict=True))
+            ]
+        )
+        if not fits.any():
             return kept
-        gain = {f: loss[f][limits.sizes[f] - kept[f]] - loss[f][limits.sizes[f] - up[f]] for f in fits}
-        chosen = max(fits, key=lambda f: gain[f] / max(slope(kept.astype(np.float64))[f], 1e-300))
+        gain = _losses(limits, orders, kept) - _losses(limits, orders, up)
+        cost = slope(kept.astype(np.float64)) * (limits.worth(up) - limits.worth(kept))
+        chosen = int(np.argmax(np.where(fits, gain / np.maximum(cost, 1e-300), -np.inf)))
         kept[chosen] = up[chosen]
+
+
+def _losses(limits: Limits, orders: Sequence[Order], kept: Counts) -> Array:
+    return np.array(
+        [order.loss[size - count] for order, size, count in zip(orders, limits.sizes, kept, strict=True)]
+    )
 
 
 def _with(kept: Counts, place: int, number: int, spent: Spent) -> float:

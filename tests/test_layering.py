@@ -27,6 +27,7 @@ LAYERS = (
     ("gradient",),
     ("units",),
     ("layers",),
+    ("im2col",),
     ("data",),
     ("session",),
     ("model",),

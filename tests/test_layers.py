@@ -69,13 +69,13 @@ def feed(kind, count=2):
     return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
 
 
-def folded(model, layer):
+def folded(model, layer, stride=1):
     """Features and responses of the layer's only use, run."""
     op = Emitter(model.graph, "test")
     (use,) = layer.uses
     for name, value in (
-        ("features", layer.features(op, use.input)),
-        ("responses", layer.responses(op, use.output)),
+        ("features", layer.features(op, use.input, stride)),
+        ("responses", layer.responses(op, use.output, stride)),
     ):
         value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
@@ -97,6 +97,31 @@ def test_matrix_times_features_and_bias_are_the_responses(kind):
     assert matrix.dtype == np.float64 and matrix.shape == (groups, d_out, d_in)
     product = matrix @ out["features"] + (0 if bias is None else bias[:, :, None])
     assert relative(product, out["responses"]) < FLOAT32
+
+
+@pytest.mark.parametrize("stride", [2, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_few_rows_are_those_of_all_rows(kind, stride):
+    """Gathered patches are copies, so that they are equal to the last digit."""
+    whole, few = model_of(kind), model_of(kind)
+    for model, step in ((whole, 1), (few, stride)):
+        (layer,) = find_layers(model.graph)
+        folded(model, layer, step)
+    want, got = (run(model, {"x": feed(kind, 3)}) for model in (whole, few))
+    for name in ("features", "responses"):
+        np.testing.assert_array_equal(got[name], want[name][:, :, ::stride])
+
+
+def test_more_pixels_than_one_digit_counts_are_told_apart():
+    shape = "float[n,1,80,70]"
+    model = parsed(f"net ({shape} x) => (float[n,1,78,68] y) {{ y = Conv(x, w) }}", {"w": (1, 1, 3, 3)})
+    x = np.random.default_rng(0).standard_normal((2, 1, 80, 70)).astype(np.float32)
+    outputs = []
+    for step in (1, 7):
+        copy = model.clone()
+        folded(copy, next(iter(find_layers(copy.graph))), step)
+        outputs.append(run(copy, {"x": x})["features"])
+    np.testing.assert_array_equal(outputs[1], outputs[0][:, :, ::7])
 
 
 @pytest.mark.parametrize("kind", KINDS)

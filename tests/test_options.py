@@ -47,7 +47,7 @@ def test_options_do_not_change_and_survive_json():
         ({"macs": 0.5, "scope": "layer"}, r"^--macs is a budget of the whole network"),
         ({"units": 1.5}, r"^--units 1.5: a fraction to remove below 1, or a whole number of units"),
         ({"units": 0}, r"^--units 0: .*greater than 0"),
-        ({"units": 0.5, "min_units": 0}, r"^--min-units 0: "),
+        ({"units": 0.5, "min_units": -1}, r"^--min-units -1: "),
         ({"units": 0.5, "round_to": "often"}, r"^--round-to"),
         ({"units": 0.5, "units_of": {"a": 1}}, r"^--units-of.a 1: "),
         ({"ratio": 0}, r"^--ratio 0: .*greater than 0"),

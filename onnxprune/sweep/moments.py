@@ -82,7 +82,7 @@ class MomentsGraph:
         self._layer, self._sampled, self._stride = layer, sampled, stride
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
         op = Emitter(graph, "moments")
-        features = self._rows_of(op, layer.features(op, _input(graph, "input", use.input, layer)))
+        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), stride))
         dense, offset = self._parts(op, graph, target)
         wanted = _sum(op, dense, offset, -1.0, target.sign)
         outputs = {
@@ -100,10 +100,10 @@ class MomentsGraph:
         self, use: Use, target: Target, bounds: tuple[float, float], opset: int, provider: Provider
     ) -> Session:
         """The same sums for targets that move with the current fit wherever the reader cannot tell."""
-        layer = self._layer
+        layer, stride = self._layer, self._stride
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="relaxed")
         op = Emitter(graph, "relaxed")
-        features = self._rows_of(op, layer.features(op, _input(graph, "input", use.input, layer)))
+        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), stride))
         dense, offset = self._parts(op, graph, target)
         fitted = op.Add(
             op.MatMul(_free_input(graph, "weights", features), features), _free_input(graph, "bias", features)
@@ -117,8 +117,8 @@ class MomentsGraph:
 
     def _parts(self, op: Emitter, graph: ir.Graph, target: Target) -> tuple[ir.Value, ir.Value | None]:
         """The dense value and the sum of the pruned terms, as responses."""
-        layer = self._layer
-        dense = self._rows_of(op, layer.responses(op, _input(graph, "target", target.value, layer)))
+        layer, stride = self._layer, self._stride
+        dense = widened(op, layer, layer.responses(op, _input(graph, "target", target.value, layer), stride))
         offset: ir.Value | None = None
         for index, (factor, value) in enumerate(target.terms):
             term = _input(graph, f"term{index}", value, layer)
@@ -127,10 +127,7 @@ class MomentsGraph:
         if offset is None:
             return dense, None
         shaped = op.Expand(offset, op.Shape(graph.inputs[1]))
-        return dense, self._rows_of(op, layer.responses(op, shaped))
-
-    def _rows_of(self, op: Emitter, rows: ir.Value) -> ir.Value:
-        return widened(op, self._layer, _every(op, self._stride, rows))
+        return dense, widened(op, layer, layer.responses(op, shaped, stride))
 
     def _targets(self, op: Emitter, features: ir.Value, wanted: ir.Value) -> dict[str, ir.Value]:
         axis = op.ints(2)
@@ -170,15 +167,6 @@ class MomentsGraph:
         groups, d_out = out["target_sum"].shape
         rows = feeds["target"].size // int(groups * d_out)
         return -(-rows // self._stride)
-
-
-def _every(op: Emitter, stride: int, rows: ir.Value) -> ir.Value:
-    """Every `stride`-th row: positions of one image say much the same, and a gram costs by the row."""
-    if stride == 1:
-        return rows
-    end = np.iinfo(np.int64).max
-    kept: ir.Value = op.Slice(rows, op.ints(0), op.ints(end), op.ints(2), op.ints(stride))
-    return kept
 
 
 def moments_of_all_uses(layer: Layer, statistics: LayerStatistics) -> Moments:

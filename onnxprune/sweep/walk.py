@@ -111,9 +111,9 @@ def _refit(
     if rounds:
         kept, weights = choose(refit, weights, kept, rounds)
     if gathered.relaxes and plentiful(gathered.fit):
-        weights = refit.improve(weights, kept)
+        weights = refit.near(weights, kept)
         relaxed = gathered.relaxed(weights, refit.problem.bias(weights))
-        refit = Refit(relaxed.problem(has_bias), reference, strength)
+        refit = refit.aimed_at(relaxed.problem(has_bias))
     weights = refit.exact(np.where(kept, weights, 0.0), kept)
     bias = refit.problem.bias(weights)
     if silent is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from tiny import TWINS, twin_model
@@ -10,7 +12,7 @@ from onnxprune.errors import BudgetError
 from onnxprune.layers import find_layers
 from onnxprune.passes.remove_units import remove_units
 from onnxprune.saliency.units import Order, _Alone, _Repaired, by_score, norm
-from onnxprune.shares import Limits, in_every_family, over_all, to_macs
+from onnxprune.shares import Limits, in_every_family, over_all, steps, to_macs
 from onnxprune.statistics import Gram, LayerStatistics
 from onnxprune.units import unit_groups
 from onnxprune.units.families import Costs, Families, find_families
@@ -108,6 +110,11 @@ def test_macs_and_masks_are_those_of_the_graph_with_the_units_cut(name: str):
         assert int(mask.sum()) == after[layer]
 
 
+def limits_of(sizes: Iterable[int], least: int = 1, step: int = 1) -> Limits:
+    sizes = list(sizes)
+    return Limits(np.array(sizes, dtype=np.int64), tuple(steps(size, least, step) for size in sizes))
+
+
 def orders_for(found: Families) -> list[Order]:
     rng = np.random.default_rng(4)
     return [by_score(rng.random(family.size)) for family in found.families]
@@ -119,7 +126,7 @@ def test_macs_are_met_and_not_by_more_than_one_step(share: float, step: int):
     for name in sorted(TWINS):
         _, found, layers = families_of(name)
         costs = Costs(found, {layer.name: 1.0 for layer in layers})
-        limits = Limits(np.array([family.size for family in found.families], dtype=np.int64), step=step)
+        limits = limits_of((family.size for family in found.families), step=step)
         if not found.families or costs.macs(limits.floor().astype(float)) > share * costs.dense:
             continue
         kept = to_macs(limits, orders_for(found), costs, share)
@@ -133,7 +140,7 @@ def test_macs_are_met_and_not_by_more_than_one_step(share: float, step: int):
 
 
 def test_units_by_fraction_by_number_and_over_all():
-    limits = Limits(np.array([8, 4, 1]), least=2)
+    limits = limits_of([8, 4, 1], least=2)
     assert in_every_family(limits, 0.5).tolist() == [4, 2, 1]
     assert in_every_family(limits, 3).tolist() == [5, 2, 1]
     orders = [by_score(np.ones(size)) for size in limits.sizes]
@@ -148,6 +155,6 @@ def test_a_share_of_macs_out_of_reach_says_what_can_be_reached():
         if found.families:
             break
     costs = Costs(found, {layer.name: 1.0 for layer in layers})
-    limits = Limits(np.array([family.size for family in found.families], dtype=np.int64))
+    limits = limits_of(family.size for family in found.families)
     with pytest.raises(BudgetError, match=r"--macs 1e-06 cannot be met: .* remain"):
         to_macs(limits, orders_for(found), costs, 1e-6)
