@@ -268,21 +268,26 @@ def _shares(
 
 
 def _limits(found: Families, options: Options, speeds: SpeedTable | None) -> Limits:
-    families = found.families
-    branches = exits(found) if options.scope == "global" and not options.min_units else {}
+    branches = exits(found) if options.scope == "global" and options.min_units <= 1 else {}
     allowed, costs = [], []
-    for family in families:
-        least = 0 if family.name in branches else max(1, options.min_units)
+    for family in found.families:
         # a unit of several channels (a head, a group) need not itself come in multiples
         channels = family.makers[0].indices.shape[1]
+        least = 0 if family.name in branches and not options.min_units else max(1, options.min_units)
         numbers = steps(family.size, least, _step(options, channels), _pinned(family, options))
         if speeds is not None and len(numbers) > 1:
-            useful = [0, *speeds.useful(family.size, channels)]
-            numbers = numbers[np.isin(numbers, useful)]
+            numbers = _fast(numbers, speeds.useful(family.size, channels), family.name in branches)
         allowed.append(numbers)
         costs.append(_cost(family, numbers, channels, speeds))
-    sizes = np.array([family.size for family in families])
+    sizes = np.array([family.size for family in found.families])
     return Limits(sizes, tuple(allowed), tuple(costs))
+
+
+def _fast(numbers: Slots, useful: Sequence[int], is_branch: bool) -> Slots:
+    """The useful ones; a branch that no narrower width makes faster may go as a whole."""
+    return (
+        np.array([0, *useful]) if is_branch and len(useful) == 1 else numbers[np.isin(numbers, [0, *useful])]
+    )
 
 
 def _step(options: Options, channels: int) -> int:

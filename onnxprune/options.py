@@ -27,9 +27,10 @@ class Options(BaseModel):
     """Options of one compression; field by field what the command line's flags say.
 
     `units` below 1 is the fraction to remove, as in the Mean Replacement paper, from 1 on a number of units;
-    `ratio` and `macs` are what to keep. `units_of` has the fraction to remove where layers of a name make
-    the units. `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio
-    is exact.
+    `ratio` and `macs` are what to keep. `min_units` 0 lets a branch behind a residual sum lose all of its
+    units; so does `round_to` "auto" where no narrower one is faster. `units_of` has the fraction to remove
+    where layers of a name make the units. `regrow`: weights that pruning leaves on dead units are given to
+    living ones, so that the ratio is exact.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

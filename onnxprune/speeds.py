@@ -23,7 +23,7 @@ from onnxprune.session import Provider, Session
 
 WIDTHS = (2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64)
 _OUTER = 32  # channels on both sides of the ones that vary
-_GAIN = 0.15  # a width is of use if it saves so much of what it would on an even machine
+_GAIN = 0.5  # a width is of use if it saves so much of what it would on an even machine
 _SECONDS = 8.0
 _RUN = 0.001  # seconds that one timed run should take at least, at the full width
 _MOST = 1024  # samples

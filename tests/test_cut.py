@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tiny import samples
 from units.nets import BLOCKS, assert_same, network, parsed, run
 from units.token_nets import TOKEN_BLOCKS, token_network
 
-from onnxprune.cut import Cut, remove_cut
+from onnxprune.cut import Cut, Evidence, decide, remove_cut
+from onnxprune.data import open_data
+from onnxprune.errors import BudgetError
 from onnxprune.layers import find_layers
 from onnxprune.model import load
+from onnxprune.options import resolve
 from onnxprune.passes.branches import remove_constant_branches
 from onnxprune.passes.replace import replace_units
+from onnxprune.progress import Silent
+from onnxprune.speeds import WIDTHS, SpeedTable
+from onnxprune.statistics import Gathering, collect
 from onnxprune.units import unit_groups
 from onnxprune.units.branches import exits
 from onnxprune.units.families import find_families
@@ -121,3 +128,38 @@ def test_a_summand_that_varies_or_shapes_the_sum_stays():
     (layer,) = find_layers(wide.graph)
     layer.write(np.zeros((1, 3, 3)), None)
     assert remove_constant_branches(wide) == 0  # the sum has the shape of the constant summand
+
+
+class TestWidths:
+    """Which numbers a family may keep where `--round-to auto` measured the machine."""
+
+    @staticmethod
+    def kept(macs, block, **given):
+        """Units kept of `one`, of 16, on a machine that computes whole blocks of channels."""
+        text = (
+            f"net (float[n,3,5,5] x) => (float[n,2,5,5] y) {{ {BLOCK} s = Add(x, c) [head] y = Conv(s, w3) }}"
+        )
+        weights = {**WEIGHTS, "w1": (16, 3, 3, 3), "b1": (16,), "w2": (3, 16, 1, 1)}
+        model = load(parsed(text.replace("Conv(x, w1, b1)", "Conv<pads=[1,1,1,1]>(x, w1, b1)"), weights))
+        table = SpeedTable({width: 5.0 + -(-width // block) * block for width in WIDTHS})
+        options = resolve(macs=macs, round_to="auto", score="norm", replace="zero", **given)
+        data = open_data(samples((3, 5, 5), 8), model.ir.graph.inputs)
+        statistics = collect(model.ir, "", data, Gathering(gradients=False, provider="cpu"))
+        evidence = Evidence(data, statistics, Gathering(provider="cpu"), Silent(), table)
+        cut = decide(model.ir, find_layers(model.ir.graph), options, evidence)
+        return {
+            family.name: int(count) for family, count in zip(cut.families.families, cut.kept, strict=True)
+        }
+
+    def test_multiples_of_the_block_are_kept(self):
+        assert self.kept(0.7, 8)["one"] == 8
+
+    def test_where_half_a_block_costs_as_much_the_branch_goes_whole(self):
+        assert self.kept(0.7, 16)["one"] == 0
+
+    def test_it_does_not_where_more_than_one_unit_was_asked_for(self):
+        with pytest.raises(BudgetError, match=r"--macs 0.7 cannot be met"):
+            self.kept(0.7, 16, min_units=2)
+
+    def test_zero_as_the_minimum_lets_it_go_on_any_machine(self):
+        assert self.kept(0.1, 8, min_units=0)["one"] == 0
