@@ -15,7 +15,7 @@ from onnxprune.options import RECIPES
 from onnxprune.report.schema import Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("mnist", "cifar", "photos", "models", "packing")
+SCRIPTS = ("mnist", "cifar", "photos", "models", "packing", "units", "together")
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,8 @@ def test_the_bars_are_those_asked_for():
         ("efficientnet_lite0_224_bn", 0.5, "default"): 1.0,
         ("lenet_5", 0.04, "fp32"): 100_000,
         ("lenet_5", 0.04, "fp16"): 65_000,
+        ("resnet56_cifar10", 0.5, "kfac+linear"): 2.7,
+        ("resnet20_cifar10", 0.5, "kfac+linear"): 11.0,
     }
 
 
