@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.units.moving import MOVING
-from onnxprune.units.ties import Rule, Slots, Ties, given, integers
+from onnxprune.units.ties import Rule, Slots, Ties, given, integers, is_constant
 
 # Elementwise and normalisations
 
@@ -158,6 +158,9 @@ def _matmul(t: Ties) -> None:
         t.tie(a[-2], y.pop())
     for operand in (a, b):
         t.tie_all(operand[-3::-1], y[::-1])
+    if not any(is_constant(operand) for operand in t.node.inputs):
+        for slots in y:
+            t.run_parallel(slots)
 
 
 # Normalised axes: a cut changes the statistic of what stays, so these rules are asked for by the user only
