@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxprune.data import Data
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.layers import Layer, Layers, Skipped
-from onnxprune.options import Options
+from onnxprune.options import Heads, Options
 from onnxprune.passes.remove_units import remove_units
 from onnxprune.progress import Progress
 from onnxprune.saliency import units as saliency
@@ -46,6 +46,7 @@ class Cut:
     kept: npt.NDArray[np.int64]
     skipped: tuple[Skipped, ...]
     approximate: bool = False  # whether normalised axes were cut, too
+    heads: Heads = "whole"
     loss: str = ""  # of first-order scores, a sentence
 
     def gone(self, share: float = 1.0) -> list[Slots]:
@@ -93,7 +94,7 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
         BudgetError: nothing can be removed, or not as much as asked for.
         UsageError: a pattern that names no layer.
     """
-    families = find_families(unit_groups(model.graph, options.approximate), layers)
+    families = find_families(unit_groups(model.graph, options.approximate, options.heads), layers)
     sites = {family.name: _sites(family, families) for family in families.families}
     firsts = FirstOrders({}, {}, "")
     if options.score in FIRST_ORDER:
@@ -107,14 +108,13 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
     orders = _orders(chosen, sites, firsts, options, evidence)
     priced = _after_repair(families, orders) if options.replace == "linear" else orders
     kept = _shares(families, priced, options, evidence)
-    return Cut(
-        families, tuple(order.leaving for order in orders), kept, everything, options.approximate, firsts.loss
-    )
+    leaving = tuple(order.leaving for order in orders)
+    return Cut(families, leaving, kept, everything, options.approximate, options.heads, firsts.loss)
 
 
 def remove_cut(model: ir.Model, cut: Cut) -> None:
     """Take the units of the cut out of `model`, a copy of the model it was decided on, in place."""
-    groups = unit_groups(model.graph, cut.approximate)
+    groups = unit_groups(model.graph, cut.approximate, cut.heads)
     remove_units(model, groups, same_units(cut.families.groups, cut.units(), groups))
 
 

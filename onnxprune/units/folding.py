@@ -127,7 +127,8 @@ class Folding:
         row = np.repeat(np.arange(len(rows)), rows.shape[1])
         size = len(rows) + len(classes)
         ties = coo_array((np.ones(rows.size, dtype=bool), (row, len(rows) + place.ravel())), (size, size))
-        return classes, connected_components(ties, directed=False)[1][len(rows) :]
+        component: Slots = connected_components(ties, directed=False)[1].astype(np.int64)
+        return classes, component[len(rows) :]
 
     def _count(self, fold: Fold) -> int:
         """How many units there would be along the axes of a fold; none if all became one."""

@@ -11,7 +11,7 @@ constant is one value, and ties whatever uses it.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Mapping
+from collections.abc import ItemsView, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ import onnx_ir as ir
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from onnxprune.options import Heads
 from onnxprune.units.folding import Folding
 from onnxprune.units.rules import APPROXIMATE, RULES
 from onnxprune.units.ties import Axes, Rule, Slots, Ties, is_constant
@@ -130,15 +131,17 @@ class Groups:
         return self._ties.get(node, (empty, empty))
 
 
-def unit_groups(graph: ir.Graph, approximate: bool = False) -> Groups:
+def unit_groups(graph: ir.Graph, approximate: bool = False, heads: Heads = "whole") -> Groups:
     """The units of a normalised graph.
 
     Args:
         graph: topologically sorted, every value named, shapes inferred. Nothing is changed.
         approximate: whether axes that a LayerNorm, RMSNorm or GroupNorm goes over may be cut as well. Its
             statistics are then those of fewer indices: removing is no longer the same as silencing.
+        heads: of the heads of an attention *whole* ones are cut, or each is made *narrow* by the same
+            dimensions.
     """
-    return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES).build()
+    return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES, heads).build()
 
 
 def same_units(before: Groups, units: Slots, after: Groups) -> Slots:
@@ -168,8 +171,9 @@ def _place(section: Section) -> tuple[str | None, int, tuple[str | None, int] | 
 class _Builder:
     """Collects what the rules say, node by node, then joins it."""
 
-    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule], heads: Heads) -> None:
         self.graph = graph
+        self.heads = heads
         self.rules = rules
         self.axes: dict[tuple[ir.Value, Use | None], Axes] = {}
         self.placed: list[tuple[ir.Value, int, int, int, Use | None]] = []
@@ -183,6 +187,9 @@ class _Builder:
         self._hold_boundary()
         for node in self.graph:
             self._visit(node)
+        if self.heads == "narrow":
+            for node, ties in self.ties.items():
+                self._hold(ties.parallel, f"{node.op_type} '{node.name}' runs over heads, which stay whole")
         self._fold()
         labels = self._labels()
         summed = [Contraction(node, *pair) for node, ties in self.ties.items() for pair in ties.contractions]
@@ -290,7 +297,7 @@ class _Builder:
             self.pairs.append(fold.pair)
             self.ties[node].pairs.append(fold.pair)
 
-    def _hold(self, axes: Axes | None, reason: str) -> None:
+    def _hold(self, axes: Sequence[Slots | None] | None, reason: str) -> None:
         self.held += [(slots, reason) for slots in axes or [] if slots is not None and len(slots)]
 
     def _labels(self) -> Slots:

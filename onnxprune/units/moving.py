@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.units.reshape import Dim, Part, factors
-from onnxprune.units.ties import Axes, Fold, Rule, Slots, Ties, constant, given, integers
+from onnxprune.units.ties import Axes, Fold, Rule, Slots, Ties, constant, given, integers, is_constant
 
 
 def _concat(t: Ties) -> str | None:
@@ -149,16 +149,26 @@ def _shape(t: Ties) -> None:
 
 
 def target(value: ir.Value | None) -> list[int | None] | None:
-    """Entries of a shape input, None for a computed one; None altogether if their number is unknown."""
+    """Entries of a shape input, None for a computed one; None altogether if their number is unknown.
+
+    Of a shape joined at run time, those in constants of the Concat itself can be rewritten and are known; of
+    what lies further up only -1, which follows a cut by itself.
+    """
     array = constant(value)
     if array is not None:
         return [int(entry) for entry in array.ravel()]
     node = value.producer() if value is not None else None
     if node is not None and node.op_type == "Concat":
-        parts = [target(part) for part in node.inputs]
-        # of what is known in there only -1 follows a cut by itself, and nobody rewrites the others
-        known = [entry if entry == -1 else None for part in parts for entry in part or []]
-        return None if None in parts else known
+        parts = [target(part) if is_constant(part) else _computed(part) for part in node.inputs]
+        return None if None in parts else [entry for part in parts for entry in part or []]
+    return _computed(value)
+
+
+def _computed(value: ir.Value | None) -> list[int | None] | None:
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Concat":
+        entries = target(value)
+        return entries and [entry if entry == -1 else None for entry in entries]
     size = value.shape[0] if value is not None and value.shape is not None and len(value.shape) else None
     return [None] * size if isinstance(size, int) else None
 

@@ -66,12 +66,13 @@ def test_cutting_is_silencing(blocks, seed, fraction):
     st.lists(st.sampled_from(TOKEN_BLOCKS), max_size=5),
     st.integers(0, 2**32 - 1),
     st.sampled_from([0.2, 0.5, 0.9]),
+    st.sampled_from(["whole", "narrow"]),
 )
-def test_cutting_is_silencing_on_tokens(blocks, seed, fraction):
+def test_cutting_is_silencing_on_tokens(blocks, seed, fraction, heads):
     """Units that no weight reads, such as dimensions of queries and keys, are silenced where made."""
     model, feeds = token_network(blocks, seed)
     model = load(model).ir  # biases behind MatMul are found in the normal form
-    families = find_families(unit_groups(model.graph), find_layers(model.graph))
+    families = find_families(unit_groups(model.graph, heads=heads), find_layers(model.graph))
     groups, rng = families.groups, np.random.default_rng(seed)
     units = [
         unit

@@ -17,8 +17,9 @@ class TokenBuilder:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="net")
         self.op = Emitter(self.graph, "net")
         self.width = self.pick(4, 6, 8)
+        self.batch = self.pick("n", 2)
         self.input = ir.Value(
-            name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", TOKENS, self.width])
+            name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([self.batch, TOKENS, self.width])
         )
         self.graph.inputs.append(self.input)
         self.x = self.linear_to(self.input, self.width, self.width)
@@ -86,6 +87,91 @@ class TokenBuilder:
         joined = op.Transpose(op.MatMul(weights, v), perm=[0, 2, 1, 3])
         return self.linear_to(op.Reshape(joined, op.ints(0, TOKENS, heads * size)), heads * size, self.width)
 
+    def torch_attention(self):
+        """As nn.MultiheadAttention is exported: tokens first, heads folded into the batch."""
+        op, (heads, size) = self.op, self.pick((2, 3), (3, 2))
+        width = heads * size
+        first = op.Transpose(self.x, perm=[1, 0, 2])
+        qkv = op.Reshape(self.linear_to(first, self.width, 3 * width), op.ints(0, 0, 3, width))
+        swapped = op.Transpose(op.Unsqueeze(qkv, op.ints(0)), perm=[3, 1, 2, 0, 4])
+        parts = op.Squeeze(swapped, op.ints(-2))
+        folded = op.ints(TOKENS, self.rows(heads), size)
+        unfolded = op.ints(self.rows(1), heads, TOKENS, size)
+        q, k, v = (
+            op.Reshape(
+                op.Transpose(op.Reshape(op.Gather(parts, self.scalar(i), axis=0), folded), perm=[1, 0, 2]),
+                unfolded,
+            )
+            for i in range(3)
+        )
+        weights = op.Softmax(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), axis=-1)
+        joined = op.Transpose(op.MatMul(weights, v), perm=[2, 0, 1, 3])
+        flat = op.Reshape(joined, op.ints(self.rows(TOKENS), width))
+        back = op.Reshape(
+            op.Gemm(flat, self.weight(width, self.width)), op.ints(TOKENS, self.rows(1), self.width)
+        )
+        self.x = op.Transpose(back, perm=[1, 0, 2])
+
+    def rows(self, times):
+        """So many rows for each sample: a number in a network of static shapes."""
+        return -1 if self.batch == "n" else self.batch * times
+
+    def scalar(self, number):
+        return self.op.constant(np.int64(number))
+
+    def runtime_attention(self):
+        """Shapes joined at run time from those of the input, as of Hugging Face's BERT."""
+        op, (heads, size) = self.op, self.pick((2, 3), (3, 2))
+        width = heads * size
+
+        def shape(*last):
+            sizes = op.Shape(self.x)
+            batch = op.Unsqueeze(op.Gather(sizes, self.scalar(0), axis=0), op.ints(0))
+            return op.Concat(batch, op.Slice(sizes, op.ints(1), op.ints(2)), op.ints(*last), axis=0)
+
+        split = shape(heads, size)
+        q, v = (
+            op.Transpose(op.Reshape(self.linear_to(self.x, self.width, width), split), perm=[0, 2, 1, 3])
+            for _ in range(2)
+        )
+        own = self.pick(split, shape(heads, size))
+        k = op.Transpose(op.Reshape(self.linear_to(self.x, self.width, width), own), perm=[0, 2, 3, 1])
+        joined = op.Transpose(op.MatMul(op.Softmax(op.MatMul(q, k), axis=-1), v), perm=[0, 2, 1, 3])
+        self.x = self.linear_to(op.Reshape(joined, shape(width)), width, self.width)
+
+    def grouped_queries(self):
+        """Two heads of queries to each head of keys and values."""
+        op, size = self.op, self.pick(2, 3)
+        pairs = self.pick(2, 3)
+        q = op.Reshape(self.linear_to(self.x, self.width, 2 * pairs * size), op.ints(0, 0, 2 * pairs, size))
+        k, v = (
+            op.Transpose(
+                op.Reshape(self.linear_to(self.x, self.width, pairs * size), op.ints(0, 0, pairs, size)),
+                perm=[0, 2, 1, 3],
+            )
+            for _ in range(2)
+        )
+        k, v = (
+            op.Reshape(
+                op.Expand(op.Unsqueeze(value, op.ints(2)), op.ints(1, pairs, 2, TOKENS, size)),
+                op.ints(0, 2 * pairs, TOKENS, size),
+            )
+            for value in (k, v)
+        )
+        weights = op.Softmax(
+            op.MatMul(op.Transpose(q, perm=[0, 2, 1, 3]), op.Transpose(k, perm=[0, 1, 3, 2])), axis=-1
+        )
+        joined = op.Transpose(op.MatMul(weights, v), perm=[0, 2, 1, 3])
+        self.x = self.linear_to(
+            op.Reshape(joined, op.ints(0, 0, 2 * pairs * size)), 2 * pairs * size, self.width
+        )
+
+    def shuffled(self):
+        """Groups of features and features of groups change places, as in a channel shuffle."""
+        op, groups = self.op, 2
+        apart = op.Reshape(self.x, op.ints(0, 0, groups, self.width // groups))
+        self.x = op.Reshape(op.Transpose(apart, perm=[0, 1, 3, 2]), op.ints(0, 0, self.width))
+
     def permuted(self):
         order = self.rng.permutation(self.width).astype(np.int64)
         self.x = self.op.Gather(self.x, self.op.constant(order), axis=2)
@@ -125,8 +211,8 @@ class TokenBuilder:
 
 
 TOKEN_BLOCKS = (
-    "linear activation scale norm mlp gated fused_gate shared attention fused_attention permuted rolled "
-    "padded pooled masked expanded"
+    "linear activation scale norm mlp gated fused_gate shared attention fused_attention torch_attention "
+    "runtime_attention grouped_queries shuffled permuted rolled padded pooled masked expanded"
 ).split()
 
 
