@@ -139,6 +139,15 @@ class TokenBuilder:
         joined = op.Transpose(op.MatMul(op.Softmax(op.MatMul(q, k), axis=-1), v), perm=[0, 2, 1, 3])
         self.x = self.linear_to(op.Reshape(joined, shape(width)), width, self.width)
 
+    def einsum_attention(self):
+        """Products of queries, keys and values by letters, with a table of biases by head as a constant."""
+        op, (heads, size) = self.op, self.pick((2, 3), (3, 2))
+        width, split = heads * size, op.ints(0, 0, heads, size)
+        q, k, v = (op.Reshape(self.linear_to(self.x, self.width, width), split) for _ in range(3))
+        logits = op.Add(op.Einsum(q, k, equation="bihd,bjhd->bhij"), self.weight(1, heads, TOKENS, TOKENS))
+        joined = op.Einsum(op.Softmax(logits, axis=-1), v, equation="b h i j, b j h d -> b i h d")
+        self.x = self.linear_to(op.Reshape(joined, op.ints(0, 0, width)), width, self.width)
+
     def grouped_queries(self):
         """Two heads of queries to each head of keys and values."""
         op, size = self.op, self.pick(2, 3)
@@ -212,7 +221,8 @@ class TokenBuilder:
 
 TOKEN_BLOCKS = (
     "linear activation scale norm mlp gated fused_gate shared attention fused_attention torch_attention "
-    "runtime_attention grouped_queries shuffled permuted rolled padded pooled masked expanded"
+    "runtime_attention einsum_attention grouped_queries shuffled permuted rolled padded pooled masked "
+    "expanded"
 ).split()
 
 
