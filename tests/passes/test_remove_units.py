@@ -139,6 +139,32 @@ def test_attention_heads_go_as_a_whole_and_silencing_a_query_is_cutting_it():
     assert_same(before, run(model, feeds))
 
 
+def test_a_shape_joined_at_run_time_is_copied_where_its_readers_lose_different_units():
+    model = parsed(
+        """n (float[n, t, 4] x) => (float[n, t, 2] y) {
+        s = Shape <end = 2> (x)  shape = Concat <axis = 0> (s, last)
+        a = MatMul (x, w1)  a1 = Reshape (a, shape)  a2 = ReduceMax <keepdims = 0> (a1, two)
+        b = MatMul (x, w2)  b1 = Reshape (b, shape)  b2 = ReduceMax <keepdims = 0> (b1, two)
+        c = MatMul (a2, w3)  d = MatMul (b2, w4)  y = Add (c, d) }""",
+        {"w1": (4, 6), "w2": (4, 6), "w3": (3, 2), "w4": (3, 2)},
+        last=np.array([2, 3]),
+        two=np.array([2]),
+    )
+    for node in model.graph:  # ONNX's inference does not see that n is n
+        if node.op_type == "Reshape":
+            node.outputs[0].shape = ir.Shape(["n", "t", 2, 3])
+        if node.op_type == "ReduceMax":
+            node.outputs[0].shape = ir.Shape(["n", "t", 3])
+    groups = unit_groups(model.graph)
+    units = [units_of(groups, model, "w3")[0], *units_of(groups, model, "w4")[1:]]
+    silence(model, groups, units)
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 4)).astype(np.float32)}
+    before = run(model, feeds)
+    remove_units(model, groups, units)
+    assert [array(model, name).shape for name in ("w1", "w2")] == [(4, 4), (4, 2)]
+    assert_same(before, run(model, feeds))
+
+
 def test_frozen_units_and_whole_axes_are_refused_and_nothing_changes():
     model = parsed(
         "n (float[n, 4] x) => (float[n, 2] y) { a = Gemm (x, w1)  y = Gemm (a, w2) }",

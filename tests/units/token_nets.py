@@ -67,13 +67,18 @@ class TokenBuilder:
         once = self.op.Tanh(self.op.MatMul(self.x, weight))
         self.x = self.op.MatMul(once, weight)
 
+    def some_heads(self, *shapes):
+        """Heads and dimensions of each, not equally many, so that one can be told from the other."""
+        self.heads = self.pick(*shapes, (2, 3), (3, 2))
+        return self.heads
+
     def attention(self):
-        heads, size = self.pick((1, 4), (2, 3), (3, 2))
+        heads, size = self.some_heads((1, 4))
         q, k, v = (self.linear_to(self.x, self.width, heads * size) for _ in range(3))
         self.x = self.mixed(q, k, v, heads, size)
 
     def fused_attention(self):
-        heads, size = self.pick((2, 3), (3, 2))
+        heads, size = self.some_heads()
         qkv = self.linear_to(self.x, self.width, 3 * heads * size)
         q, k, v = self.op.Split(qkv, axis=-1, num_outputs=3, outputs=3)
         self.x = self.mixed(q, k, v, heads, size)
@@ -89,7 +94,7 @@ class TokenBuilder:
 
     def torch_attention(self):
         """As nn.MultiheadAttention is exported: tokens first, heads folded into the batch."""
-        op, (heads, size) = self.op, self.pick((2, 3), (3, 2))
+        op, (heads, size) = self.op, self.some_heads()
         width = heads * size
         first = op.Transpose(self.x, perm=[1, 0, 2])
         qkv = op.Reshape(self.linear_to(first, self.width, 3 * width), op.ints(0, 0, 3, width))
@@ -121,7 +126,7 @@ class TokenBuilder:
 
     def runtime_attention(self):
         """Shapes joined at run time from those of the input, as of Hugging Face's BERT."""
-        op, (heads, size) = self.op, self.pick((2, 3), (3, 2))
+        op, (heads, size) = self.op, self.some_heads()
         width = heads * size
 
         def shape(*last):
@@ -141,7 +146,7 @@ class TokenBuilder:
 
     def einsum_attention(self):
         """Products of queries, keys and values by letters, with a table of biases by head as a constant."""
-        op, (heads, size) = self.op, self.pick((2, 3), (3, 2))
+        op, (heads, size) = self.op, self.some_heads()
         width, split = heads * size, op.ints(0, 0, heads, size)
         q, k, v = (op.Reshape(self.linear_to(self.x, self.width, width), split) for _ in range(3))
         logits = op.Add(op.Einsum(q, k, equation="bihd,bjhd->bhij"), self.weight(1, heads, TOKENS, TOKENS))
@@ -150,8 +155,7 @@ class TokenBuilder:
 
     def grouped_queries(self):
         """Two heads of queries to each head of keys and values."""
-        op, size = self.op, self.pick(2, 3)
-        pairs = self.pick(2, 3)
+        op, (pairs, size) = self.op, self.some_heads()
         q = op.Reshape(self.linear_to(self.x, self.width, 2 * pairs * size), op.ints(0, 0, 2 * pairs, size))
         k, v = (
             op.Transpose(
