@@ -138,12 +138,10 @@ def test_what_is_not_understood_is_frozen_with_its_reason(op, reason):
     ],
 )
 def test_an_einsum_that_is_no_product_of_two_is_frozen(op, reason):
-    model = parsed(
-        f"n (float[n, 4, 4] x) => (float y) {{ a = MatMul (x, w1)  {op}  y = ReduceMax <keepdims = 0> (b) }}".replace(
-            "'", '"'
-        ),
-        {"w1": (4, 4), "w2": (4, 2)},
+    text = (
+        f"n (float[n, 4, 4] x) => (float y) {{ a = MatMul (x, w1)  {op}  y = ReduceMax <keepdims = 0> (b) }}"
     )
+    model = parsed(text.replace("'", '"'), {"w1": (4, 4), "w2": (4, 2)})
     groups = unit_groups(model.graph)
     assert reason in groups.frozen[labels(groups, "w1", 1)[0]]
 
