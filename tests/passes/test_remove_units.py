@@ -40,6 +40,12 @@ def silence(model, groups, units):
             put(model, section.value.name, weight)
 
 
+def weights(model):
+    """How many floats the constants have."""
+    arrays = [value.const_value for value in model.graph.initializers.values()]
+    return sum(array.size for array in arrays if array.dtype.is_floating_point())
+
+
 EXAMPLES = int(os.environ.get("ONNXPRUNE_EXAMPLES", "250"))
 
 
@@ -53,10 +59,14 @@ def test_cutting_is_silencing(blocks, seed, fraction):
     units = cuttable(groups, np.random.default_rng(seed), fraction)
     silence(model, groups, units)
     before = run(model, feeds)
-    entries = sum(value.const_value.size for value in model.graph.initializers.values())
+    weighs = any(  # padding that is sliced off again is a unit without weights
+        np.isin(groups.labels[section.slots], units).any()
+        for section in groups.sections
+        if section.role != "carried"
+    )
+    entries = weights(model)
     remove_units(model, groups, units)
-    after = sum(value.const_value.size for value in model.graph.initializers.values())
-    assert not len(units) or after < entries
+    assert weights(model) < entries if weighs else weights(model) == entries
     assert_same(before, run(model, feeds, optimise=False))
     assert_same(before, run(model, feeds, optimise=True))
 
