@@ -46,6 +46,8 @@ class ShuffleIsGather(ir.passes.InPlacePass):
 
 def _chain(last: ir.Node) -> list[ir.Node] | None:
     """Reshape, Transpose and the Reshape `last`, if nobody else reads what is between them."""
+    if last.op_type != "Reshape" or last.domain:
+        return None
     chain = [last]
     for op in ("Transpose", "Reshape"):
         value = chain[0].inputs[0]
@@ -55,7 +57,7 @@ def _chain(last: ir.Node) -> list[ir.Node] | None:
         if node.op_type != op or node.domain:
             return None
         chain.insert(0, node)
-    return chain if last.op_type == "Reshape" and not last.domain else None
+    return chain
 
 
 def _order(chain: list[ir.Node]) -> tuple[int, npt.NDArray[np.int64]] | None:
