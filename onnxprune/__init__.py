@@ -16,6 +16,7 @@ The package in reading order, from the ground up; each module imports only those
     saliency, allocation       scores, and how many weights each layer keeps (`shares`: how many units)
     plan, budget               decisions, as data
     passes, sweep              edits
+    speeds, widths, cut        which units go; how wide layers may be, and what that costs on this machine
     prune, evaluate, report    a whole run, its figures (`footprint`: those of memory)
     pipeline, bench, cli       for callers and for the command line
 """

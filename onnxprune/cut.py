@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import Any, Literal
 
 import numpy as np
@@ -17,19 +16,20 @@ import onnx_ir as ir
 
 from onnxprune.data import Data
 from onnxprune.errors import BudgetError, UsageError
-from onnxprune.layers import Layer, Layers, Skipped, find_layers
-from onnxprune.options import Options
-from onnxprune.passes.branches import remove_constant_branches
+from onnxprune.layers import Layer, Layers, Skipped
+from onnxprune.options import Heads, Options
+from onnxprune.passes.branches import remove_branches
 from onnxprune.passes.remove_units import remove_units
 from onnxprune.progress import Progress
 from onnxprune.saliency import units as saliency
 from onnxprune.saliency.units import Order
-from onnxprune.shares import Limits, in_every_family, over_all, steps, to_macs
+from onnxprune.shares import in_every_family, over_all, to_macs
 from onnxprune.speeds import SpeedTable
 from onnxprune.statistics import FirstOrders, Gathering, Site, Statistics, collect_first_order
 from onnxprune.units import same_units, unit_groups
 from onnxprune.units.branches import exits
 from onnxprune.units.families import Costs, Families, Family, find_families
+from onnxprune.widths import allowed_widths
 
 Array = npt.NDArray[Any]
 Slots = npt.NDArray[np.int64]
@@ -49,6 +49,7 @@ class Cut:
     kept: npt.NDArray[np.int64]
     skipped: tuple[Skipped, ...]
     approximate: bool = False  # whether normalised axes were cut, too
+    heads: Heads = "whole"
     loss: str = ""  # of first-order scores, a sentence
 
     def gone(self, share: float = 1.0) -> list[Slots]:
@@ -101,7 +102,7 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
         BudgetError: nothing can be removed, or not as much as asked for.
         UsageError: a pattern that names no layer.
     """
-    families = find_families(unit_groups(model.graph, options.approximate), layers)
+    families = find_families(unit_groups(model.graph, options.approximate, options.heads), layers)
     sites = {family.name: _sites(family, families) for family in families.families}
     firsts = FirstOrders({}, {}, "")
     if options.score in FIRST_ORDER:
@@ -115,21 +116,14 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
     orders = _orders(chosen, sites, firsts, options, evidence)
     priced = _after_repair(families, orders) if options.replace == "linear" else orders
     kept = _shares(families, priced, options, evidence)
-    return Cut(
-        families, tuple(order.leaving for order in orders), kept, everything, options.approximate, firsts.loss
-    )
+    leaving = tuple(order.leaving for order in orders)
+    return Cut(families, leaving, kept, everything, options.approximate, options.heads, firsts.loss)
 
 
 def remove_cut(model: ir.Model, cut: Cut) -> None:
     """Take the units of the cut out of `model`, a copy of the model it was decided on, in place."""
-    leaving = {layer.name for name in cut.emptied() for layer in exits(cut.families)[name]}
-    for layer in find_layers(model.graph) if leaving else ():
-        if layer.name in leaving:
-            weights, bias = layer.read()
-            layer.write(np.zeros_like(weights), bias)
-    if leaving:
-        remove_constant_branches(model)
-    groups = unit_groups(model.graph, cut.approximate)
+    remove_branches(model, {layer.name for name in cut.emptied() for layer in exits(cut.families)[name]})
+    groups = unit_groups(model.graph, cut.approximate, cut.heads)
     remove_units(model, groups, same_units(cut.families.groups, cut.units(), groups))
 
 
@@ -258,60 +252,13 @@ def _after_repair(families: Families, orders: Sequence[Order]) -> list[Order]:
 def _shares(
     families: Families, orders: Sequence[Order], options: Options, evidence: Evidence
 ) -> npt.NDArray[np.int64]:
-    limits = _limits(families, options, evidence.speeds)
+    limits = allowed_widths(families, options, evidence.speeds)
     if options.macs is not None:
         return to_macs(limits, orders, Costs(families, _positions(families, evidence)), options.macs)
     assert options.units is not None  # one of the two budgets was given
     if options.scope == "layer":
         return in_every_family(limits, options.units)
     return over_all(limits, orders, options.units)
-
-
-def _limits(found: Families, options: Options, speeds: SpeedTable | None) -> Limits:
-    branches = exits(found) if options.scope == "global" and options.min_units <= 1 else {}
-    allowed, costs = [], []
-    for family in found.families:
-        # a unit of several channels (a head, a group) need not itself come in multiples
-        channels = family.makers[0].indices.shape[1]
-        least = 0 if family.name in branches and not options.min_units else max(1, options.min_units)
-        numbers = steps(family.size, least, _step(options, channels), _pinned(family, options))
-        if speeds is not None and len(numbers) > 1:
-            numbers = _fast(numbers, speeds.useful(family.size, channels), family.name in branches)
-        allowed.append(numbers)
-        costs.append(_cost(family, numbers, channels, speeds))
-    sizes = np.array([family.size for family in found.families])
-    return Limits(sizes, tuple(allowed), tuple(costs))
-
-
-def _fast(numbers: Slots, useful: Sequence[int], is_branch: bool) -> Slots:
-    """The useful ones; a branch that no narrower width makes faster may go as a whole."""
-    return (
-        np.array([0, *useful]) if is_branch and len(useful) == 1 else numbers[np.isin(numbers, [0, *useful])]
-    )
-
-
-def _step(options: Options, channels: int) -> int:
-    multiple = options.round_to if isinstance(options.round_to, int) else 1
-    return multiple // gcd(multiple, channels)
-
-
-def _pinned(family: Family, options: Options) -> int | None:
-    """How many units stay where --units-of has a fraction for one of their makers."""
-    shares = [
-        share
-        for pattern, share in options.units_of.items()
-        if any(touch.layer.matches(pattern) for touch in family.makers)
-    ]
-    return family.size - round(family.size * min(shares)) if shares else None
-
-
-def _cost(family: Family, numbers: Slots, channels: int, speeds: SpeedTable | None) -> Array:
-    """What each number of units is worth: half what it is in MACs, half what it is in measured time."""
-    if speeds is None:
-        return numbers.astype(np.float64)
-    times = np.array([speeds.time(number * channels) for number in numbers.tolist()])
-    cost: Array = (numbers + family.size * times / speeds.time(family.size * channels)) / 2
-    return cost
 
 
 def _positions(families: Families, evidence: Evidence) -> dict[str, float]:

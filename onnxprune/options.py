@@ -20,6 +20,7 @@ Packing = Literal["fp32", "fp16", "none"]
 Scope = Literal["global", "layer"]
 Score = Literal["kfac", "norm", "rand", "rs", "abs_rs", "mrs", "abs_mrs"]
 Replacement = Literal["linear", "mean", "zero"]
+Heads = Literal["whole", "narrow"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -29,8 +30,8 @@ class Options(BaseModel):
     `units` below 1 is the fraction to remove, as in the Mean Replacement paper, from 1 on a number of units;
     `ratio` and `macs` are what to keep. `min_units` 0 lets a branch behind a residual sum lose all of its
     units; so does `round_to` "auto" where no narrower one is faster. `units_of` has the fraction to remove
-    where layers of a name make the units. `regrow`: weights that pruning leaves on dead units are given to
-    living ones, so that the ratio is exact.
+    where layers of a name make the units. `heads`: whole ones are removed, or each is made narrower.
+    `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class Options(BaseModel):
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     units_of: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
     approximate: bool = False
+    heads: Heads = "whole"
     floors: dict[str, Fraction] = {}
     exclude: tuple[str, ...] = ()
     damping: Annotated[float, Field(gt=0)] = 1e-4

@@ -18,6 +18,7 @@ LAYERS = (
     ("evaluate", "footprint", "output"),
     ("prune",),
     ("cut",),
+    ("widths",),
     ("sweep", "passes", "finetune", "speeds"),
     ("plan", "budget"),
     ("allocation", "shares"),

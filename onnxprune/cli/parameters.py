@@ -62,6 +62,7 @@ _HELP = {
     "round_to": "Keep multiples of so many channels; auto measures which numbers this machine runs fast.",
     "units_of": "Fraction of units to remove where a layer of this name makes them; may be repeated.",
     "approximate": "Also cut axes that a LayerNorm or GroupNorm goes over; its statistics then change.",
+    "heads": "Remove whole attention heads, or narrow each by the same dimensions.",
     "regrow": "Give weights left on dead units to living ones, so that the ratio is exact.",
     "floors": "Least share that layers of this name keep, '*head*=0.5'; may be repeated.",
     "exclude": "Leave layers of this name alone ('*head*'); may be repeated.",

@@ -20,6 +20,7 @@ from onnxprune.normalise.note import Note
 from onnxprune.normalise.opset import OneDefaultDomain, RaiseOpset, is_old
 from onnxprune.normalise.packed import UnpackWeights
 from onnxprune.normalise.shapes import InferShapes
+from onnxprune.normalise.shuffles import ShuffleIsGather
 from onnxprune.normalise.survey import Survey
 from onnxprune.normalise.unused import RemoveUnused
 from onnxprune.normalise.views import GatherInOrderIsReshape
@@ -54,6 +55,7 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
         if not FoldConstants(notes)(model).modified:
             break
     GatherInOrderIsReshape()(model)
+    ShuffleIsGather()(model)
     FoldAffine(notes)(model)
     RemoveUnused()(model)
     InferShapes(notes)(model)

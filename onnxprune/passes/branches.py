@@ -7,15 +7,29 @@ What computed the summand is left without a reader, and `cleanup` removes it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.layers import find_layers
 from onnxprune.normalise.unused import RemoveUnused
 from onnxprune.passes.constants import Constants
 from onnxprune.passes.remove_units import set_input
 from onnxprune.units import unit_groups
 from onnxprune.units.branches import same_shape
 from onnxprune.units.ties import is_constant
+
+
+def remove_branches(model: ir.Model, exits: Collection[str]) -> None:
+    """Take the branches out that end in the layers named, whose weights become zero; in place."""
+    if not exits:
+        return
+    for layer in find_layers(model.graph):
+        if layer.name in exits:
+            weights, bias = layer.read()
+            layer.write(np.zeros_like(weights), bias)
+    remove_constant_branches(model)
 
 
 def remove_constant_branches(model: ir.Model) -> int:

@@ -199,15 +199,37 @@ def _target(index: int, unchanged: int) -> Callable[[_Cut, ir.Node], None]:
 
     def rewrite(cut: _Cut, node: ir.Node) -> None:
         entries = target(node.inputs[index])
-        if constant(node.inputs[index]) is None or entries is None:
+        if entries is None:
             return
         sizes = [
             cut.kept(slots) if slots is not None and cut.cuts(slots) and entry != unchanged else entry
             for slots, entry in zip(cut.output(node)[-len(entries) :], entries, strict=True)
         ]
-        set_input(node, index, np.array(sizes, dtype=np.int64))
+        if constant(node.inputs[index]) is not None:
+            set_input(node, index, np.array(sizes, dtype=np.int64))
+        elif sizes != entries:
+            _rejoin(node, index, sizes)
 
     return rewrite
+
+
+def _rejoin(node: ir.Node, index: int, sizes: list[int | None]) -> None:
+    """Put `sizes` into the constants of the Concat that makes input `index`, a copy if others read it."""
+    shape, graph = node.inputs[index], node.graph
+    concat = shape.producer() if shape is not None else None
+    assert shape is not None and isinstance(graph, ir.Graph) and concat is not None
+    if len(shape.uses()) > 1 or shape.is_graph_output():
+        name = fresh_name(graph, f"{shape.name}.{node.name}")
+        copy = ir.Value(name=name, type=shape.type, shape=shape.shape)
+        concat = ir.Node("", "Concat", concat.inputs, concat.attributes.values(), outputs=[copy], name=name)
+        graph.insert_before(node, concat)
+        node.replace_input_with(index, copy)
+    start = 0
+    for place, part in enumerate(concat.inputs):
+        array, end = constant(part), start + len(target(part) or ())
+        if array is not None:
+            set_input(concat, place, np.array(sizes[start:end], dtype=np.int64))
+        start = end
 
 
 def _resize(cut: _Cut, node: ir.Node) -> None:

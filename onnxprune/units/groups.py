@@ -11,7 +11,7 @@ constant is one value, and ties whatever uses it.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Mapping
+from collections.abc import ItemsView, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,8 +20,10 @@ import onnx_ir as ir
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from onnxprune.options import Heads
+from onnxprune.units.folding import Folding
 from onnxprune.units.rules import APPROXIMATE, RULES
-from onnxprune.units.ties import Axes, Choice, Rule, Slots, Ties, is_constant
+from onnxprune.units.ties import Axes, Rule, Slots, Ties, is_constant
 
 Role = Literal["produced", "carried", "consumed"]
 Use = tuple[ir.Node, int]
@@ -129,15 +131,17 @@ class Groups:
         return self._ties.get(node, (empty, empty))
 
 
-def unit_groups(graph: ir.Graph, approximate: bool = False) -> Groups:
+def unit_groups(graph: ir.Graph, approximate: bool = False, heads: Heads = "whole") -> Groups:
     """The units of a normalised graph.
 
     Args:
         graph: topologically sorted, every value named, shapes inferred. Nothing is changed.
         approximate: whether axes that a LayerNorm, RMSNorm or GroupNorm goes over may be cut as well. Its
             statistics are then those of fewer indices: removing is no longer the same as silencing.
+        heads: of the heads of an attention *whole* ones are cut, or each is made *narrow* by the same
+            dimensions.
     """
-    return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES).build()
+    return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES, heads).build()
 
 
 def same_units(before: Groups, units: Slots, after: Groups) -> Slots:
@@ -167,8 +171,9 @@ def _place(section: Section) -> tuple[str | None, int, tuple[str | None, int] | 
 class _Builder:
     """Collects what the rules say, node by node, then joins it."""
 
-    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, graph: ir.Graph, rules: Mapping[str, Rule], heads: Heads) -> None:
         self.graph = graph
+        self.heads = heads
         self.rules = rules
         self.axes: dict[tuple[ir.Value, Use | None], Axes] = {}
         self.placed: list[tuple[ir.Value, int, int, int, Use | None]] = []
@@ -182,8 +187,10 @@ class _Builder:
         self._hold_boundary()
         for node in self.graph:
             self._visit(node)
-        for node, choice in [(node, choice) for node, ties in self.ties.items() for choice in ties.choices]:
-            self._choose(node, choice)
+        if self.heads == "narrow":
+            for node, ties in self.ties.items():
+                self._hold(ties.parallel, f"{node.op_type} '{node.name}' runs over heads, which stay whole")
+        self._fold()
         labels = self._labels()
         summed = [Contraction(node, *pair) for node, ties in self.ties.items() for pair in ties.contractions]
         return Groups(self._sections(summed), self.axes, labels, self._frozen(labels), self._moves(), summed)
@@ -245,8 +252,8 @@ class _Builder:
         mentioned = np.zeros(self.slots, dtype=bool)
         for pair in ties.pairs + ties.contractions:
             mentioned[np.concatenate(pair)] = True
-        for choice in ties.choices:
-            mentioned[np.concatenate([choice.merged, *choice.candidates])] = True
+        for fold in ties.folds:
+            mentioned[fold.before] = mentioned[fold.after] = True
         for freed in ties.freed:
             mentioned[freed] = True
         values = zip([*node.inputs, *node.outputs], [*ties.inputs, *ties.outputs], strict=True)
@@ -273,26 +280,24 @@ class _Builder:
             return "has no rule for units"
         return f"has '{unknown[0]}', whose shape is unknown" if unknown else rule(ties)
 
-    def _choose(self, node: ir.Node, choice: Choice) -> None:
-        """Tie a product of axes to the first factor that is still free to be cut; freeze the others."""
+    def _fold(self) -> None:
+        """Tie one factor of every folded axis; hold the axes that are left without."""
+        folds = [(node, fold) for node, ties in self.ties.items() for fold in ties.folds]
+        if not folds:
+            return
         labels = self._labels()
-        frozen = np.zeros(labels.max(initial=0) + 1, dtype=bool)
+        frozen, parallel = np.zeros((2, labels.max() + 1), dtype=bool)
         for slots, _ in self.held:
             frozen[labels[slots]] = True
-        free = [k for k, slots in enumerate(choice.candidates) if not frozen[labels[slots]].any()]
-        chosen = free[0] if free else None
-        who = f"{node.op_type} '{node.name}'"
-        for k, slots in enumerate(choice.candidates):
-            if k != chosen:
-                self._hold([slots], f"{who} folds this axis with others into one")
-                continue
-            pair = (choice.merged, slots) if choice.split else (slots, choice.merged)
-            self.pairs.append(pair)
-            self.ties[node].pairs.append(pair)
-        if chosen is None:
-            self._hold([choice.merged], f"{who} folds axes that cannot be cut")
+        for slots in (slots for ties in self.ties.values() for slots in ties.parallel):
+            parallel[labels[slots]] = True
+        folding = Folding(folds, labels, frozen, parallel, lambda slots, why: self._hold([slots], why))
+        folding.decide()
+        for node, fold in folding.taken:
+            self.pairs.append(fold.pair)
+            self.ties[node].pairs.append(fold.pair)
 
-    def _hold(self, axes: Axes | None, reason: str) -> None:
+    def _hold(self, axes: Sequence[Slots | None] | None, reason: str) -> None:
         self.held += [(slots, reason) for slots in axes or [] if slots is not None and len(slots)]
 
     def _labels(self) -> Slots:

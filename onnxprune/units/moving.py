@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxprune.units.reshape import Dim, runs
-from onnxprune.units.ties import Choice, Rule, Slots, Ties, constant, given, integers
+from onnxprune.units.reshape import Dim, Part, factors
+from onnxprune.units.ties import Axes, Fold, Rule, Slots, Ties, constant, given, integers, is_constant
 
 
 def _concat(t: Ties) -> str | None:
@@ -149,16 +149,26 @@ def _shape(t: Ties) -> None:
 
 
 def target(value: ir.Value | None) -> list[int | None] | None:
-    """Entries of a shape input, None for a computed one; None altogether if their number is unknown."""
+    """Entries of a shape input, None for a computed one; None altogether if their number is unknown.
+
+    Of a shape joined at run time, those in constants of the Concat itself can be rewritten and are known; of
+    what lies further up only -1, which follows a cut by itself.
+    """
     array = constant(value)
     if array is not None:
         return [int(entry) for entry in array.ravel()]
     node = value.producer() if value is not None else None
     if node is not None and node.op_type == "Concat":
-        parts = [target(part) for part in node.inputs]
-        # of what is known in there only -1 follows a cut by itself, and nobody rewrites the others
-        known = [entry if entry == -1 else None for part in parts for entry in part or []]
-        return None if None in parts else known
+        parts = [target(part) if is_constant(part) else _computed(part) for part in node.inputs]
+        return None if None in parts else [entry for part in parts for entry in part or []]
+    return _computed(value)
+
+
+def _computed(value: ir.Value | None) -> list[int | None] | None:
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Concat":
+        entries = target(value)
+        return entries and [entry if entry == -1 else None for entry in entries]
     size = value.shape[0] if value is not None and value.shape is not None and len(value.shape) else None
     return [None] * size if isinstance(size, int) else None
 
@@ -167,39 +177,37 @@ def _reshape(t: Ties) -> str | None:
     entries = target(t.node.inputs[1])
     if entries is None or len(entries) != len(t.out):
         return "has a target shape of unknown length"
-    _tie_runs(t, [entry is not None for entry in entries])
+    _tie_factors(t, [entry is not None for entry in entries])
     return None
 
 
 def _flatten(t: Ties) -> None:
-    _tie_runs(t, [True, True])
+    _tie_factors(t, [True, True])
 
 
-def _tie_runs(t: Ties, rewritable: Sequence[bool]) -> None:
-    x_value, y_value = t.node.inputs[0], t.node.outputs[0]
-    assert x_value is not None and x_value.shape is not None and y_value.shape is not None
-    for x_run, y_run in runs(_dims(x_value.shape), _dims(y_value.shape)):
-        before = [slots for k in x_run if (slots := t.axes(0)[k]) is not None]
-        after = [slots for k in y_run if (slots := t.out[k]) is not None]
-        symbolic = len(before) < len(x_run) or len(after) < len(y_run)
-        if symbolic or not all(rewritable[k] for k in y_run):
+def _tie_factors(t: Ties, rewritable: Sequence[bool]) -> None:
+    x, y = t.node.inputs[0], t.node.outputs[0]
+    assert x is not None and x.shape is not None and y.shape is not None
+    for source, target in factors(_dims(x.shape), _dims(y.shape)):
+        before, after = _rows(t.axes(0), source), _rows(t.out, target)
+        if before is None or after is None or not rewritable[target.axis]:
             continue
-        if len(before) == len(after) == 1:
-            t.tie(before[0], after[0])
-        elif len(before) == 1:
-            t.choices.append(Choice(before[0], _spread(after), split=True))
-        elif len(after) == 1:
-            t.choices.append(Choice(after[0], _spread(before), split=False))
+        if before.shape[1] == after.shape[1] == 1:
+            t.tie(before, after)
+        else:
+            t.folds.append(Fold(before, after))
 
 
 def _dims(shape: ir.Shape) -> list[Dim]:
     return [dim if isinstance(dim, int) else dim.value for dim in shape]
 
 
-def _spread(axes: Sequence[Slots]) -> tuple[Slots, ...]:
-    """For each axis, its slots repeated along the row-major product of all of them."""
-    grids = np.meshgrid(*axes, indexing="ij")
-    return tuple(grid.ravel() for grid in grids)
+def _rows(axes: Axes, part: Part) -> Slots | None:
+    """The slots of an axis by their index of a part, [size, rest]; None for a symbolic axis."""
+    slots = axes[part.axis]
+    if slots is None or not isinstance(part.size, int):
+        return None
+    return np.moveaxis(slots.reshape(part.outer, part.size, -1), 1, 0).reshape(part.size, -1)
 
 
 def _expand(t: Ties) -> str | None:

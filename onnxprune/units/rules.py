@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.units.moving import MOVING
-from onnxprune.units.ties import Rule, Slots, Ties, given, integers
+from onnxprune.units.ties import Rule, Slots, Ties, given, integers, is_constant
 
 # Elementwise and normalisations
 
@@ -158,6 +158,31 @@ def _matmul(t: Ties) -> None:
         t.tie(a[-2], y.pop())
     for operand in (a, b):
         t.tie_all(operand[-3::-1], y[::-1])
+    if not any(is_constant(operand) for operand in t.node.inputs):
+        for slots in y:
+            t.run_parallel(slots)
+
+
+def _einsum(t: Ties) -> str | None:
+    left, arrow, result = t.node.attributes.get_string("equation").replace(" ", "").partition("->")
+    terms = left.split(",")
+    letters = sorted(set("".join(terms)))
+    if not arrow:
+        result = "".join(letter for letter in letters if left.count(letter) == 1)
+    if any(len(set(term)) < len(term) for term in [*terms, result]):  # an ellipsis, too
+        return "takes a diagonal or has an ellipsis"
+    if any(is_constant(operand) for operand in t.node.inputs):
+        return "multiplies by a constant and is no layer"
+    for letter in letters:
+        axes = [t.axes(k)[term.index(letter)] for k, term in enumerate(terms) if letter in term]
+        if letter in result:
+            y = t.out[result.index(letter)]
+            t.tie_all(axes, [y] * len(axes))
+            if len(axes) > 1:
+                t.run_parallel(y)
+        elif len(axes) == 2:
+            t.contract(*axes)
+    return None
 
 
 # Normalised axes: a cut changes the statistic of what stays, so these rules are asked for by the user only
@@ -206,6 +231,7 @@ RULES: dict[str, Rule] = {
     **_ops("ConvTranspose", _conv_transpose),
     **_ops("Gemm", _gemm),
     **_ops("MatMul", _matmul),
+    **_ops("Einsum", _einsum),
     **_ops(
         "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp "
         "ReduceSumSquare ArgMax ArgMin",

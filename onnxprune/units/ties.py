@@ -19,13 +19,22 @@ Axes = list[Slots | None]
 Pair = tuple[Slots, Slots]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """`merged` is the product of several axes; it can be tied to one of `candidates`, each as long."""
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A factor that an axis of the input and an axis of the output have in common (see `reshape.factors`).
 
-    merged: Slots
-    candidates: tuple[Slots, ...]
-    split: bool  # True: merged is the input, its factors the output
+    Row i of `before` and of `after`, int64[size, rest] each, has the slots whose index of the factor is i.
+    All folds of an axis hold all its slots; at most one of them can be tied.
+    """
+
+    before: Slots
+    after: Slots
+
+    @property
+    def pair(self) -> Pair:
+        """All slots of row i before with all of row i after, for every i."""
+        count, copies = self.before.shape[1], self.after.shape[1]
+        return np.repeat(self.before, copies, axis=1).ravel(), np.tile(self.after, (1, count)).ravel()
 
 
 @dataclass
@@ -37,7 +46,8 @@ class Ties:
     outputs: list[Axes | None]
     pairs: list[Pair] = field(default_factory=list)
     contractions: list[Pair] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+    parallel: list[Slots] = field(default_factory=list)
     freed: list[Slots] = field(default_factory=list)
 
     def tie(self, a: Slots | None, b: Slots | None) -> bool:
@@ -56,6 +66,11 @@ class Ties:
         """Tie the summed axis of two operands, and remember it as where values are consumed."""
         if x is not None and w is not None and x.shape == w.shape:
             self.contractions.append((x.ravel(), w.ravel()))
+
+    def run_parallel(self, a: Slots | None) -> None:
+        """Remember an axis whose indices are computed apart from each other, by the same sums."""
+        if a is not None:
+            self.parallel.append(a.ravel())
 
     def free(self, a: Slots | None) -> None:
         """Mention slots without tying them."""

@@ -167,6 +167,13 @@ class Builder:
         order = self.rng.permutation(self.channels)[: max(2, self.channels - 1)]
         self.keep(self.op.Gather(self.x, self.op.ints(*order.tolist()), axis=1), len(order))
 
+    def regroup(self):
+        """A channel shuffle of two groups."""
+        if self.channels % 2 == 0:
+            apart = self.op.Reshape(self.x, self.op.ints(0, 2, self.channels // 2, self.size, self.size))
+            turned = self.op.Transpose(apart, perm=[0, 2, 1, 3, 4])
+            self.keep(self.op.Reshape(turned, self.op.ints(0, self.channels, self.size, self.size)))
+
     def pool(self):
         if self.size % 2 == 0 and self.size > 2:
             kind = self.pick("max", "average", "counted")
@@ -232,7 +239,7 @@ class Builder:
 
 BLOCKS = (
     "conv valid_conv grouped depthwise transposed activation norm scale residual gate concat split slice pad "
-    "shuffle pool resize space last"
+    "shuffle regroup pool resize space last"
 ).split()
 
 

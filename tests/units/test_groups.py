@@ -128,6 +128,52 @@ def test_what_is_not_understood_is_frozen_with_its_reason(op, reason):
     assert frozen.startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("op", "reason"),
+    [
+        ("b = Einsum <equation = 'nii->ni'> (a)", "takes a diagonal or has an ellipsis"),
+        ("b = Einsum <equation = '...ij->...ji'> (a)", "takes a diagonal or has an ellipsis"),
+        ("b = Einsum <equation = 'nij,jk->nik'> (a, w2)", "multiplies by a constant and is no layer"),
+        ("b = Einsum <equation = 'nij->ni'> (a)", "works across axis 2 of 'a'"),
+    ],
+)
+def test_an_einsum_that_is_no_product_of_two_is_frozen(op, reason):
+    text = (
+        f"n (float[n, 4, 4] x) => (float y) {{ a = MatMul (x, w1)  {op}  y = ReduceMax <keepdims = 0> (b) }}"
+    )
+    model = parsed(text.replace("'", '"'), {"w1": (4, 4), "w2": (4, 2)})
+    groups = unit_groups(model.graph)
+    assert reason in groups.frozen[labels(groups, "w1", 1)[0]]
+
+
+def test_flattening_keeps_the_channels_that_are_free_beside_those_that_are_not():
+    model = parsed(
+        """n (float[n, 2, 3, 4] x) => (float[n, 2] y) {
+        a = Conv (x, w1)  b = Concat <axis = 1> (x, a)  c = Flatten (b)  y = Gemm (c, w2) }""",
+        {"w1": (5, 2, 1, 1), "w2": (84, 2)},
+    )
+    groups = unit_groups(model.graph)
+    made = labels(groups, "w1", 0)
+    assert set(made) <= set(groups.units)
+    np.testing.assert_array_equal(labels(groups, "w2", 0)[24:], np.repeat(made, 12))
+
+
+def test_groups_of_channels_are_cut_within_each_group():
+    model = parsed(
+        """n (float[n, 2, 3, 4] x) => (float[n, 2, 3, 4] y) {
+        a = Conv (x, w1)  b = Reshape (a, apart)  c = Transpose <perm = [0, 2, 1, 3, 4]> (b)
+        d = Reshape (c, joined)  y = Conv (d, w2) }""",
+        {"w1": (10, 2, 1, 1), "w2": (2, 10, 1, 1)},
+        apart=np.array([0, 2, 5, 3, 4]),
+        joined=np.array([0, 10, 3, 4]),
+    )
+    groups = unit_groups(model.graph)
+    made = labels(groups, "w1", 0)
+    assert len(set(made)) == 5
+    np.testing.assert_array_equal(made[:5], made[5:])
+    np.testing.assert_array_equal(labels(groups, "w2", 1), np.repeat(made[:5], 2))
+
+
 def test_a_shape_that_is_read_for_its_batch_freezes_the_batch_only():
     model = parsed(
         """n (float[n, 2, 4, 4] x) => (float[n, 3] y) {

@@ -17,8 +17,9 @@ class TokenBuilder:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="net")
         self.op = Emitter(self.graph, "net")
         self.width = self.pick(4, 6, 8)
+        self.batch = self.pick("n", 2)
         self.input = ir.Value(
-            name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["n", TOKENS, self.width])
+            name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([self.batch, TOKENS, self.width])
         )
         self.graph.inputs.append(self.input)
         self.x = self.linear_to(self.input, self.width, self.width)
@@ -66,13 +67,18 @@ class TokenBuilder:
         once = self.op.Tanh(self.op.MatMul(self.x, weight))
         self.x = self.op.MatMul(once, weight)
 
+    def some_heads(self, *shapes):
+        """Heads and dimensions of each, not equally many, so that one can be told from the other."""
+        self.heads = self.pick(*shapes, (2, 3), (3, 2))
+        return self.heads
+
     def attention(self):
-        heads, size = self.pick((1, 4), (2, 3), (3, 2))
+        heads, size = self.some_heads((1, 4))
         q, k, v = (self.linear_to(self.x, self.width, heads * size) for _ in range(3))
         self.x = self.mixed(q, k, v, heads, size)
 
     def fused_attention(self):
-        heads, size = self.pick((2, 3), (3, 2))
+        heads, size = self.some_heads()
         qkv = self.linear_to(self.x, self.width, 3 * heads * size)
         q, k, v = self.op.Split(qkv, axis=-1, num_outputs=3, outputs=3)
         self.x = self.mixed(q, k, v, heads, size)
@@ -85,6 +91,99 @@ class TokenBuilder:
         weights = op.Softmax(op.Mul(op.MatMul(q, k), op.constant(np.float32(size**-0.5))), axis=-1)
         joined = op.Transpose(op.MatMul(weights, v), perm=[0, 2, 1, 3])
         return self.linear_to(op.Reshape(joined, op.ints(0, TOKENS, heads * size)), heads * size, self.width)
+
+    def torch_attention(self):
+        """As nn.MultiheadAttention is exported: tokens first, heads folded into the batch."""
+        op, (heads, size) = self.op, self.some_heads()
+        width = heads * size
+        first = op.Transpose(self.x, perm=[1, 0, 2])
+        qkv = op.Reshape(self.linear_to(first, self.width, 3 * width), op.ints(0, 0, 3, width))
+        swapped = op.Transpose(op.Unsqueeze(qkv, op.ints(0)), perm=[3, 1, 2, 0, 4])
+        parts = op.Squeeze(swapped, op.ints(-2))
+        folded = op.ints(TOKENS, self.rows(heads), size)
+        unfolded = op.ints(self.rows(1), heads, TOKENS, size)
+        q, k, v = (
+            op.Reshape(
+                op.Transpose(op.Reshape(op.Gather(parts, self.scalar(i), axis=0), folded), perm=[1, 0, 2]),
+                unfolded,
+            )
+            for i in range(3)
+        )
+        weights = op.Softmax(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), axis=-1)
+        joined = op.Transpose(op.MatMul(weights, v), perm=[2, 0, 1, 3])
+        flat = op.Reshape(joined, op.ints(self.rows(TOKENS), width))
+        back = op.Reshape(
+            op.Gemm(flat, self.weight(width, self.width)), op.ints(TOKENS, self.rows(1), self.width)
+        )
+        self.x = op.Transpose(back, perm=[1, 0, 2])
+
+    def rows(self, times):
+        """So many rows for each sample: a number in a network of static shapes."""
+        return -1 if self.batch == "n" else self.batch * times
+
+    def scalar(self, number):
+        return self.op.constant(np.int64(number))
+
+    def runtime_attention(self):
+        """Shapes joined at run time from those of the input, as of Hugging Face's BERT."""
+        op, (heads, size) = self.op, self.some_heads()
+        width = heads * size
+
+        def shape(*last):
+            sizes = op.Shape(self.x)
+            batch = op.Unsqueeze(op.Gather(sizes, self.scalar(0), axis=0), op.ints(0))
+            return op.Concat(batch, op.Slice(sizes, op.ints(1), op.ints(2)), op.ints(*last), axis=0)
+
+        split = shape(heads, size)
+        q, v = (
+            op.Transpose(op.Reshape(self.linear_to(self.x, self.width, width), split), perm=[0, 2, 1, 3])
+            for _ in range(2)
+        )
+        own = self.pick(split, shape(heads, size))
+        k = op.Transpose(op.Reshape(self.linear_to(self.x, self.width, width), own), perm=[0, 2, 3, 1])
+        joined = op.Transpose(op.MatMul(op.Softmax(op.MatMul(q, k), axis=-1), v), perm=[0, 2, 1, 3])
+        self.x = self.linear_to(op.Reshape(joined, shape(width)), width, self.width)
+
+    def einsum_attention(self):
+        """Products of queries, keys and values by letters, with a table of biases by head as a constant."""
+        op, (heads, size) = self.op, self.some_heads()
+        width, split = heads * size, op.ints(0, 0, heads, size)
+        q, k, v = (op.Reshape(self.linear_to(self.x, self.width, width), split) for _ in range(3))
+        logits = op.Add(op.Einsum(q, k, equation="bihd,bjhd->bhij"), self.weight(1, heads, TOKENS, TOKENS))
+        joined = op.Einsum(op.Softmax(logits, axis=-1), v, equation="b h i j, b j h d -> b i h d")
+        self.x = self.linear_to(op.Reshape(joined, op.ints(0, 0, width)), width, self.width)
+
+    def grouped_queries(self):
+        """Two heads of queries to each head of keys and values."""
+        op, (pairs, size) = self.op, self.some_heads()
+        q = op.Reshape(self.linear_to(self.x, self.width, 2 * pairs * size), op.ints(0, 0, 2 * pairs, size))
+        k, v = (
+            op.Transpose(
+                op.Reshape(self.linear_to(self.x, self.width, pairs * size), op.ints(0, 0, pairs, size)),
+                perm=[0, 2, 1, 3],
+            )
+            for _ in range(2)
+        )
+        k, v = (
+            op.Reshape(
+                op.Expand(op.Unsqueeze(value, op.ints(2)), op.ints(1, pairs, 2, TOKENS, size)),
+                op.ints(0, 2 * pairs, TOKENS, size),
+            )
+            for value in (k, v)
+        )
+        weights = op.Softmax(
+            op.MatMul(op.Transpose(q, perm=[0, 2, 1, 3]), op.Transpose(k, perm=[0, 1, 3, 2])), axis=-1
+        )
+        joined = op.Transpose(op.MatMul(weights, v), perm=[0, 2, 1, 3])
+        self.x = self.linear_to(
+            op.Reshape(joined, op.ints(0, 0, 2 * pairs * size)), 2 * pairs * size, self.width
+        )
+
+    def shuffled(self):
+        """Groups of features and features of groups change places, as in a channel shuffle."""
+        op, groups = self.op, 2
+        apart = op.Reshape(self.x, op.ints(0, 0, groups, self.width // groups))
+        self.x = op.Reshape(op.Transpose(apart, perm=[0, 1, 3, 2]), op.ints(0, 0, self.width))
 
     def permuted(self):
         order = self.rng.permutation(self.width).astype(np.int64)
@@ -125,8 +224,9 @@ class TokenBuilder:
 
 
 TOKEN_BLOCKS = (
-    "linear activation scale norm mlp gated fused_gate shared attention fused_attention permuted rolled "
-    "padded pooled masked expanded"
+    "linear activation scale norm mlp gated fused_gate shared attention fused_attention torch_attention "
+    "runtime_attention einsum_attention grouped_queries shuffled permuted rolled padded pooled masked "
+    "expanded"
 ).split()
 
 
