@@ -48,6 +48,16 @@ class UnitRow(Record):
     readers: tuple[str, ...]
 
 
+class StageRow(Record):
+    """One stage of a schedule: the ratio asked for, and the metric after pruning and after fine-tuning."""
+
+    ratio: float | None
+    kept_ratio: float
+    pruned: float | None
+    tuned: float | None
+    seconds: float
+
+
 class Skipped(Record):
     """A node left as it was, and why."""
 
@@ -76,6 +86,7 @@ class CompressionReport(Record):
     metric: MetricChange | None = None
     layers: tuple[LayerRow, ...] = ()
     units: tuple[UnitRow, ...] = ()
+    stages: tuple[StageRow, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     data: str
     loss: str
