@@ -60,7 +60,9 @@ def _given(graph: ir.Graph, masks: Mapping[str, Any]) -> dict[str, npt.NDArray[n
             raise ModelError(f"mask '{name}': the model has no weight of this name; see `onnxprune inspect`")
         if mask.shape != tuple(value.const_value.shape.numpy()):
             shape = list(value.const_value.shape.numpy())
-            raise ModelError(f"mask '{name}': has shape {list(mask.shape)}, the weight {shape}; make them equal")
+            raise ModelError(
+                f"mask '{name}': has shape {list(mask.shape)}, the weight {shape}; make them equal"
+            )
         found[name] = mask
     return found
 

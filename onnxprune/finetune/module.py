@@ -1,8 +1,8 @@
 """Module: a normalised graph as an `nn.Module`, and its weights back in the graph.
 
-One node of the graph is one call of a function of `ops`, in a `torch.fx.GraphModule`: what it does can be read
-(`print(module.code)`), rewritten with fx, compiled, trained with any loop. The module takes the inputs of the
-graph in their order and returns its output, or a tuple of them.
+One node of the graph is one call of a function of `ops`, in a `torch.fx.GraphModule`: what it does can be
+read (`print(module.code)`), rewritten with fx, compiled, trained with any loop. The module takes the inputs
+of the graph in their order and returns its output, or a tuple of them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from typing import Any, TypeVar
 
 import onnx
 import onnx_ir as ir
+import torch
 from torch import Tensor, fx, nn
 
 from onnxprune.errors import ModelError
 from onnxprune.finetune import places
 from onnxprune.finetune.masks import SUFFIX, Masks, kept_weights, masked, masks_of
 from onnxprune.finetune.ops import FUNCTIONS, LIKE, NUMBERS, SEVERAL, VECTORS
-from onnxprune.finetune.weights import is_float, is_trained, to_constant, to_tensor, torch_dtype, working_dtype
+from onnxprune.finetune.weights import (
+    is_float,
+    is_trained,
+    to_constant,
+    to_tensor,
+    torch_dtype,
+    working_dtype,
+)
 from onnxprune.model import Model, load
 from onnxprune.reading import ancestors
 
@@ -52,12 +60,12 @@ def to_module(
     refuse_unknown(nodes)
     converter = _Converter(graph, masks)
     for value in graph.inputs:
-        converter.values[value] = converter.fx.placeholder(value.name or "input")
+        converter.add_input(value)
     for node in nodes:
         converter.convert(node)
     results = tuple(converter.value(value) for value in wanted)
     converter.fx.output(results[0] if len(results) == 1 else results)
-    return fx.GraphModule(converter.root, converter.fx, class_name="OnnxModule")
+    return places.OnnxModule(converter.root, converter.fx, class_name="OnnxModule")
 
 
 def from_module(module: nn.Module, model: M) -> M:
@@ -72,7 +80,7 @@ def from_module(module: nn.Module, model: M) -> M:
     Raises:
         ModelError: a parameter that the model has not, or has in another shape.
     """
-    copy = model.copy() if isinstance(model, Model) else model.clone()
+    copy: M = _copy(model)
     initializers = copy.graph.initializers
     for name, weight in kept_weights(module).items():
         constant = initializers[name].const_value if name in initializers else None
@@ -86,6 +94,10 @@ def from_module(module: nn.Module, model: M) -> M:
     return copy
 
 
+def _copy(model: Any) -> Any:
+    return model.copy() if isinstance(model, Model) else model.clone()
+
+
 def _graph(model: Source) -> ir.Graph:
     return model.graph if isinstance(model, Model | ir.Model) else load(model).graph
 
@@ -93,7 +105,11 @@ def _graph(model: Source) -> ir.Graph:
 def _wanted(graph: ir.Graph, names: Sequence[str] | None) -> list[ir.Value]:
     if names is None:
         return list(graph.outputs)
-    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    values = [
+        *graph.inputs,
+        *graph.initializers.values(),
+        *(value for node in graph for value in node.outputs),
+    ]
     known = {value.name: value for value in values}
     missing = [name for name in names if name not in known]
     if missing:
@@ -129,7 +145,9 @@ def _problem(node: ir.Node) -> str | None:
         return f"{node.domain}.{node.op_type}"
     if node.op_type not in FUNCTIONS:
         return node.op_type
-    return next((f"{node.op_type} {form}" for form, is_so in _FORMS.get(node.op_type, ()) if is_so(node)), None)
+    return next(
+        (f"{node.op_type} {form}" for form, is_so in _FORMS.get(node.op_type, ()) if is_so(node)), None
+    )
 
 
 def _trains(node: ir.Node) -> bool:
@@ -143,7 +161,10 @@ def _trains(node: ir.Node) -> bool:
 _FORMS: dict[str, list[tuple[str, Callable[[ir.Node], bool]]]] = {
     "BatchNormalization": [("in training mode", _trains)],
     "Cast": [
-        ("to a type torch has not", lambda node: torch_dtype(ir.DataType(node.attributes["to"].as_int())) is None)
+        (
+            "to a type torch has not",
+            lambda node: torch_dtype(ir.DataType(node.attributes["to"].as_int())) is None,
+        )
     ],
     "Dropout": [("in training mode", _trains)],
 }
@@ -163,6 +184,14 @@ class _Converter:
             (v for v in graph.initializers.values() if is_float(v) and v.dtype == self._float), None
         )
 
+    def add_input(self, value: ir.Value) -> None:
+        """Append an argument of the module."""
+        name = places.identifier(value.name or "input")
+        taken = {node.target for node in self.values.values()}
+        while name in taken:
+            name += "_"
+        self.values[value] = self.fx.placeholder(name)
+
     def value(self, value: ir.Value) -> fx.Node:
         """The fx node of a value; a constant is read where it is first wanted, and once."""
         if value not in self.values:
@@ -181,7 +210,7 @@ class _Converter:
             keywords["like"] = self.value(self._like) if self._like is not None else self._reference()
         first = node.outputs[0]
         call = self.fx.create_node(
-            "call_function", FUNCTIONS[node.op_type], arguments, keywords, first.name or node.name
+            "call_function", FUNCTIONS[node.op_type], arguments, keywords, places.identifier(first.name or "")
         )
         if node.op_type not in SEVERAL:
             self.values[first] = call
@@ -203,14 +232,15 @@ class _Converter:
 
     def _keyword(self, name: str, attribute: ir.Attr) -> dict[str, Any]:
         if name in ("to", "dtype"):
-            dtype = ir.DataType(attribute.as_int())
-            return {"dtype": None if dtype == self._float else torch_dtype(dtype)}
+            return {"dtype": self._dtype(ir.DataType(attribute.as_int()))}
         if attribute.type is ir.AttributeType.TENSOR:  # what a ConstantOfShape is filled with
             tensor = attribute.as_tensor()
-            dtype = None if tensor.dtype == self._float else torch_dtype(tensor.dtype)
-            return {name: tensor.numpy().item(), "dtype": dtype}
+            return {name: tensor.numpy().item(), "dtype": self._dtype(tensor.dtype)}
         value = attribute.value
         return {name: list(value) if isinstance(value, tuple | list) else value}
+
+    def _dtype(self, dtype: ir.DataType) -> torch.dtype | None:
+        return None if dtype == self._float else torch_dtype(dtype)
 
     def _constant(self, value: ir.Value) -> fx.Node:
         name, constant = value.name or "", value.const_value
@@ -225,7 +255,7 @@ class _Converter:
         return self.fx.call_function(masked, (weight, self._tensor(f"{name}{SUFFIX}", kept)))
 
     def _tensor(self, name: str, tensor: Tensor) -> fx.Node:
-        places.put(self.root, name, tensor)
+        places.put(self.root, name, self._names, tensor)
         table = "_parameters" if isinstance(tensor, nn.Parameter) else "_buffers"
         return places.read(self.fx, name, self._names, table)
 

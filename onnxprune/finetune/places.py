@@ -1,25 +1,38 @@
 """Where the initializers of a graph live in a module, so that its parameters have their very names.
 
-A name is a path: `layer1.0.weight` is the parameter `weight` of the submodule `0` of `layer1`, as torch itself
-would have it; slashes, colons and blanks stay within a part. `named_parameters()` joins the parts again, so
-that any name at all survives. What Python cannot spell as attributes (`type`, `class`, a parameter `a` beside
-an `a.b`) is read from the module's tables instead.
+A name is a path: `layer1.0.weight` is the parameter `weight` of the submodule `0` of `layer1`, as torch
+itself would have it; slashes, colons and blanks stay within a part. Names that are no paths of attributes
+(`class`, `training`, `.w`, a parameter `a` beside an `a.b`) are kept in a table of their own, and
+`OnnxModule` lists them as they are called.
 """
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from operator import getitem
+from typing import Any
 
 from torch import Tensor, fx, nn
 
-_UNSPEAKABLE = frozenset('"\\{}\n\r')  # torch.fx writes other names into the code as they are
+_TABLE = "onnxprune names"  # a submodule that no attribute is called like
+_DOT = "\0"  # in the table for a dot, which torch takes in no name, and in front, to be no attribute's name
+_UNSPEAKABLE = frozenset('"\\{}\n\r')  # torch.fx writes other names into its code as they are
 
 
-def put(root: nn.Module, name: str, tensor: Tensor | nn.Parameter) -> None:
+class OnnxModule(fx.GraphModule):
+    """A graph module whose parameters and buffers may have any name."""
+
+    def _named_members(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        for name, member in super()._named_members(*args, **kwargs):
+            before, table, key = name.partition(f"{_TABLE}.")
+            yield (before + key[1:].replace(_DOT, ".") if table else name), member
+
+
+def put(root: nn.Module, name: str, names: Collection[str], tensor: Tensor | nn.Parameter) -> None:
     """Make `tensor` the parameter, or the buffer, of this name."""
-    *path, leaf = name.split(".")
+    *path, leaf = _path(name, names)
     for part in path:
         root = root._modules.setdefault(part, nn.Module())  # type: ignore[assignment]  # none is None here
     if isinstance(tensor, nn.Parameter):
@@ -30,21 +43,24 @@ def put(root: nn.Module, name: str, tensor: Tensor | nn.Parameter) -> None:
 
 def read(graph: fx.Graph, name: str, names: Collection[str], table: str) -> fx.Node:
     """Append what reads the tensor of this name; `table` is "_parameters" or "_buffers"."""
-    *path, leaf = name.split(".")
-    if _spells(name, names):
-        return graph.create_node("get_attr", name, name=name)
-    node = graph.create_node("get_attr", "_modules" if path else table)
-    for number, part in enumerate(path, 1):
-        module = graph.call_function(getitem, (node, part))
-        node = graph.call_function(getattr, (module, "_modules" if number < len(path) else table))
-    return graph.call_function(getitem, (node, leaf))
+    *path, leaf = _path(name, names)
+    if path != [_TABLE]:
+        return graph.create_node("get_attr", name, name=identifier(name))
+    return graph.call_function(getitem, (graph.create_node("get_attr", f"{_TABLE}.{table}"), leaf))
 
 
-def _spells(name: str, names: Collection[str]) -> bool:
-    """Whether attribute access finds the tensor."""
+def identifier(name: str) -> str:
+    """A name as torch.fx may write it into Python; it makes them unique itself."""
+    return re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII)
+
+
+def _path(name: str, names: Collection[str]) -> list[str]:
+    """The submodules and the attribute where the tensor is."""
     parts = name.split(".")
     prefixes = {".".join(parts[:end]) for end in range(1, len(parts))}
-    return not (prefixes & set(names) or any(part in _TAKEN or not _sayable(part) for part in parts))
+    if prefixes & set(names) or any(part in _TAKEN or not _sayable(part) for part in parts):
+        return [_TABLE, _DOT + name.replace(".", _DOT)]
+    return parts
 
 
 def _sayable(part: str) -> bool:

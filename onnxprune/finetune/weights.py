@@ -86,7 +86,9 @@ def to_tensor(constant: ir.TensorProtocol) -> Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def to_constant(weight: Tensor, like: ir.TensorProtocol) -> ir.TensorProtocol:
-    """The tensor of an initializer from a weight in any float type on any device."""
-    array: npt.NDArray[Any] = weight.detach().to("cpu", torch.float64).numpy()
-    return ir.tensor(array.astype(like.dtype.numpy()), dtype=like.dtype, name=like.name)
+def to_constant(weight: Tensor, before: ir.TensorProtocol) -> ir.TensorProtocol:
+    """The tensor of an initializer from a weight in any float type on any device; `before` if it is equal."""
+    array: npt.NDArray[Any] = weight.detach().to("cpu", torch.float64).numpy().astype(before.dtype.numpy())
+    if np.array_equal(array, before.numpy()):  # to the sign of zeros
+        return before
+    return ir.tensor(array, dtype=before.dtype, name=before.name)

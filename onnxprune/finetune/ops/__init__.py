@@ -4,8 +4,8 @@ A function takes the node's inputs in order (None for one left out) and its attr
 ONNX names, and returns the node's output. It may assume the normalised model: default domain, opset 18 or
 newer, constants as initializers. What the graph itself has to add:
 
-* `VECTORS` and `NUMBERS`: inputs that say a shape, axes, a bound … come as a list or a plain number where they
-  are constants, so that nothing is read back from the device, and as tensors where they are computed;
+* `VECTORS` and `NUMBERS`: inputs that say a shape, axes, a bound … come as a list or a plain number where
+  they are constants, so that nothing is read back from the device, and as tensors where they are computed;
 * `SEVERAL`: ops with several outputs take their number as `outputs` and return a list of as many;
 * `LIKE`: ops that make tensors of their own take a weight as `like`, for device and dtype. Attributes that
   name a dtype become `dtype`, None for the one in which the module computes: after ``module.double()`` a Cast

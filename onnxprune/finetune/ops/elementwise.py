@@ -104,13 +104,17 @@ def _prelu(x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x > 0, x, slope * x)
 
 
+def _stacked(operands: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*operands))  # type: ignore[no-untyped-call]
+
+
 def _max(*operands: Tensor) -> Tensor:
     """Operands that tie share the gradient equally."""
-    return torch.stack(torch.broadcast_tensors(*operands)).amax(0) if len(operands) != 2 else torch.maximum(*operands)
+    return torch.maximum(*operands) if len(operands) == 2 else _stacked(operands).amax(0)
 
 
 def _min(*operands: Tensor) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*operands)).amin(0) if len(operands) != 2 else torch.minimum(*operands)
+    return torch.minimum(*operands) if len(operands) == 2 else _stacked(operands).amin(0)
 
 
 def _sum(*operands: Tensor) -> Tensor:

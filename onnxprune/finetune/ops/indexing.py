@@ -1,6 +1,8 @@
-"""Ops whose indices are data: gathering, scattering, sorting, counting. Negative indices count from the end."""
+"""Ops whose indices are data: gathering, scattering, sorting, counting; negative ones count from the end."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -66,18 +68,15 @@ def _top_k(
     return [part.narrow(axis, 0, count) for part in (values, indices)][:outputs]
 
 
-def _arg(x: Tensor, axis: int, keepdims: int, select_last_index: int) -> Tensor:
-    if select_last_index:
-        return x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=bool(keepdims))
-    return x.argmax(axis, keepdim=bool(keepdims))
+def _arg(find: Callable[..., Tensor]) -> Function:
+    """Of equals the first, or the last."""
 
+    def place(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+        if select_last_index:
+            return x.shape[axis] - 1 - find(x.flip(axis), axis, keepdim=bool(keepdims))
+        return find(x, axis, keepdim=bool(keepdims))
 
-def _arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return _arg(x, axis, keepdims, select_last_index)
-
-
-def _arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return _arg(-x, axis, keepdims, select_last_index)
+    return place
 
 
 def _non_zero(x: Tensor) -> Tensor:
@@ -94,8 +93,8 @@ def _one_hot(indices: Tensor, depth: Integers, values: Tensor, *, axis: int = -1
 
 
 INDEXING: dict[str, Function] = {
-    "ArgMax": _arg_max,
-    "ArgMin": _arg_min,
+    "ArgMax": _arg(torch.argmax),
+    "ArgMin": _arg(torch.argmin),
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,

@@ -129,7 +129,8 @@ def _global_max_pool(x: Tensor) -> Tensor:
 
 
 def _global_lp_pool(x: Tensor, *, p: int = 2) -> Tensor:
-    return torch.linalg.vector_norm(x, p, _space(x), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, p, _space(x), keepdim=True)
+    return norm
 
 
 def _lrn(x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:

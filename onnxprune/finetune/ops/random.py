@@ -1,4 +1,4 @@
-"""Ops that draw: from torch's own generators, so that `torch.manual_seed` fixes them; seed attributes do not."""
+"""Ops that draw, from torch's own generators: `torch.manual_seed` fixes them, seed attributes do not."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def _cumsum(x: Tensor, axis: Integers, *, exclusive: int = 0, reverse: int = 0) 
     walked = x.flip(along) if reverse else x
     total = walked.cumsum(along).to(x.dtype)
     if exclusive:
-        total = torch.cat([torch.zeros_like(total.narrow(along, 0, 1)), total.narrow(along, 0, x.shape[along] - 1)], along)
+        total = torch.cat(
+            [torch.zeros_like(total.narrow(along, 0, 1)), total.narrow(along, 0, x.shape[along] - 1)], along
+        )
     return total.flip(along) if reverse else total
 
 

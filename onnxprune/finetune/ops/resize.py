@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Axis:
-    """How one axis is resized: from `size` to `length` entries, `scale` apart, the part `low` … `high` of it."""
+    """How an axis of `size` entries becomes one of `length`; `low` and `high` bound the part taken."""
 
     size: int
     length: int
@@ -55,8 +55,14 @@ def _symmetric(x: Array, a: Axis) -> Array:
     adjustment = np.float32(a.length / (a.scale * a.size))
     centre = np.float32(a.size) / 2
     offset = centre * (1 - adjustment)
-    shifted: Array = (offset + (x + np.float32(0.5)) / np.float32(a.scale) - np.float32(0.5)).astype(np.float32)
+    shifted: Array = (offset + (x + np.float32(0.5)) / np.float32(a.scale) - np.float32(0.5)).astype(
+        np.float32
+    )
     return shifted
+
+
+def _asymmetric(x: Array, a: Axis) -> Array:
+    return x / np.float32(a.scale)
 
 
 def _crop(x: Array, a: Axis) -> Array:
@@ -71,7 +77,7 @@ _COORDINATES: dict[str, Callable[[Array, Axis], Array]] = {
     "half_pixel_symmetric": _symmetric,
     "pytorch_half_pixel": _pytorch_half_pixel,
     "align_corners": _align_corners,
-    "asymmetric": lambda x, a: x / np.float32(a.scale),
+    "asymmetric": _asymmetric,
     "tf_crop_and_resize": _crop,
 }
 _ROUNDING: dict[str, Callable[[Array], Array]] = {
@@ -83,7 +89,8 @@ _ROUNDING: dict[str, Callable[[Array], Array]] = {
 
 
 def _hat(distance: Array, a: Axis) -> Array:
-    return np.maximum(0, 1 - np.abs(distance))
+    weights: Array = np.maximum(0, 1 - np.abs(distance))
+    return weights
 
 
 def _cubic(distance: Array, a: Axis) -> Array:
@@ -99,7 +106,7 @@ _KERNELS: dict[str, tuple[int, Callable[[Array, Axis], Array]]] = {"linear": (1,
 
 @lru_cache(maxsize=256)
 def taps(a: Axis) -> tuple[Array, Array, Array]:
-    """Indices [taps, length] and weights of the slices each output index sums; which lie outside the image."""
+    """Indices and weights [taps, length] of what each output index sums, and which lie outside the image."""
     at = _COORDINATES[a.coordinates](np.arange(a.length, dtype=np.float32), a)
     outside = (at < 0) | (at > a.size - 1)
     if a.mode == "nearest":

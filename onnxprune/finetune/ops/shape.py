@@ -69,7 +69,8 @@ def _unsqueeze(x: Tensor, axes: Integers) -> Tensor:
 
 
 def _expand(x: Tensor, shape: Integers) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(integers(shape))))
+    wide = torch.broadcast_shapes(x.shape, tuple(integers(shape)))  # type: ignore[no-untyped-call]
+    return x.expand(wide)
 
 
 def _tile(x: Tensor, repeats: Integers) -> Tensor:
@@ -77,7 +78,12 @@ def _tile(x: Tensor, repeats: Integers) -> Tensor:
 
 
 def _pad(
-    x: Tensor, pads: Integers, number: Number | None = None, axes: Integers | None = None, *, mode: str = "constant"
+    x: Tensor,
+    pads: Integers,
+    number: Number | None = None,
+    axes: Integers | None = None,
+    *,
+    mode: str = "constant",
 ) -> Tensor:
     """Negative pads crop."""
     amounts = integers(pads)
@@ -140,7 +146,9 @@ def _range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     return start + delta * torch.arange(count, dtype=start.dtype, device=start.device)
 
 
-def _constant_of_shape(shape: Integers, *, like: Tensor, value: float = 0.0, dtype: torch.dtype | None) -> Tensor:
+def _constant_of_shape(
+    shape: Integers, *, like: Tensor, value: float = 0.0, dtype: torch.dtype | None = None
+) -> Tensor:
     return torch.full(integers(shape), value, dtype=dtype or like.dtype, device=like.device)
 
 
