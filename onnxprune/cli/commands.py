@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import parameters
-from onnxprune.cli.files import destination, source_of, write_json
+from onnxprune.cli.files import destination, is_first_process, source_of, write_json
 from onnxprune.cli.parameters import FILE, MODEL, NOISE, fields
 from onnxprune.cli.program import Program, show_version
 from onnxprune.errors import UsageError
-from onnxprune.options import resolve
+from onnxprune.options import Training, resolve, resolve_training
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SOURCE = f"an npz or npy file, or '{NOISE}'"
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
 _BATCH = "Samples a call; may be repeated.  [default: 1]"
+_EVALUATION = "Data to measure on; the best epoch is kept.  [default: …/STEM.eval.npz]"
+_CHECKPOINT = "Where to save the state; if it is there, go on.  [default: OUTPUT's stem.checkpoint]"
 _DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
 
 
@@ -129,6 +131,65 @@ def evaluate(
     for remark in () if quiet else metrics.notes:
         console.note(remark)
     _finish(metrics, None if quiet else console.print_metrics, json)
+
+
+@main.command()
+@MODEL
+@click.option("--data", metavar="SRC", help=f"Training data, {_SOURCE}.  [default: calibration/STEM.npz]")
+@click.option("--eval", "evaluation", metavar="SRC", help=_EVALUATION)
+@click.option("--teacher", type=FILE, metavar="FILE", help="Model to learn from, such as the dense one.")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.tuned.onnx beside MODEL]")
+@click.option("--checkpoint", type=FILE, metavar="FILE", help=_CHECKPOINT)
+@fields(*parameters.TRAINING, record=Training)
+def finetune(
+    model: Path,
+    data: str | None,
+    evaluation: str | None,
+    teacher: Path | None,
+    output: Path | None,
+    checkpoint: Path | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train the weights that MODEL has left; pruned ones stay zero. Needs torch.
+
+    From labels, or without any from a teacher. With several GPUs: torchrun --nproc-per-node N -m onnxprune
+    finetune …
+    """
+    given = parameters.given(options)
+    resolve_training(**given)  # wrong options are said before any work
+    first = is_first_process()
+    quiet = quiet or not first
+    output = output or model.with_name(f"{model.stem}.tuned.onnx")
+    checkpoint = checkpoint or output.with_name(f"{output.stem}.checkpoint")
+    inputs = (model, data, evaluation, teacher)
+    destination(output, *inputs, quiet=quiet)
+    destination(checkpoint, output, *inputs, quiet=True)
+    destination(json, output, checkpoint, *inputs, quiet=quiet)
+    if checkpoint.exists() and not quiet:
+        click.echo(f"note: going on from {checkpoint}", err=True)
+    source = source_of(data, model, "calibration", quiet=quiet)
+    if source is None and data != NOISE:
+        raise UsageError("no training data; give it with --data FILE")
+    measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
+
+    from onnxprune.finetune import train
+    from onnxprune.report import console
+
+    result = train(
+        model,
+        source,
+        output=output,
+        evaluation=measured_on,
+        teacher=teacher,
+        checkpoint=checkpoint,
+        progress=_progress(quiet),
+        **given,
+    )
+    for warning in result.report.warnings if first else ():
+        console.warn(warning)
+    _finish(result.report, None if quiet else console.print_finetuning, json if first else None)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Options of the commands, made from `onnxprune.options.Options`: one description of every option.
+"""Options of the commands, made from the records of `onnxprune.options`: one description of every option.
 
 An option that is not given is None, so that the recipe's value shows through.
 """
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic import BaseModel
 
-from onnxprune.options import RECIPES, Options
+from onnxprune.options import RECIPES, Options, Training
 
 Decorator = Callable[[Any], Any]
 
@@ -73,6 +74,28 @@ _HELP = {
     "seed": "Seed of everything random.",
     "provider": "Where onnxruntime runs.",
     "pack": "How pruned weights are stored.",
+    "epochs": "Passes over the data.",
+    "optimizer": "Who moves the weights.",
+    "learning_rate": "Learning rate at the start.",
+    "momentum": "Momentum of sgd, or the first beta of adamw.",
+    "weight_decay": "Weight decay of matrices and kernels; biases and scales have none.",
+    "schedule": "How the learning rate falls.",
+    "milestones": "Where a step schedule steps down, as a share of the run; may be repeated.",
+    "gamma": "What a step multiplies the learning rate by.",
+    "objective": "What to learn; auto is distillation with a teacher, labels without.",
+    "temperature": "Softens what the teacher says.",
+    "balance": "Share of distillation in --objective both.",
+    "masks": "Whether zeros in layers stay zero, or are trained like any weight.",
+    "freeze": "Leave weights of this name as they are ('*head*'); may be repeated.",
+    "clip": "Largest norm of the gradient; longer ones are shortened.",
+    "device": "Where torch runs.",
+    "precision": "bfloat16 is autocast: weights and losses stay float32.",
+}
+# Where a field of Training says something else than one of Options.
+_TRAINING_HELP = {
+    "loss": "What the outputs are; auto sees it from how they end.",
+    "batch_size": "Samples a step, of all processes together.",
+    "samples": "Train on so many samples, drawn by the seed; all if not given.",
 }
 # What click cannot take from the annotation of the field.
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -87,8 +110,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "floors": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
     "exclude": {"type": str, "metavar": "PATTERN", "multiple": True},
     "samples": {"type": int},
+    "milestones": {"type": fraction, "metavar": "FRACTION", "multiple": True},
+    "gamma": {"type": fraction, "metavar": "FRACTION"},
+    "balance": {"type": fraction, "metavar": "FRACTION"},
+    "freeze": {"type": str, "metavar": "PATTERN", "multiple": True},
+    "clip": {"type": float},
 }
-_FLAGS = {"floors": "--floor"}
+_FLAGS = {"floors": "--floor", "milestones": "--milestone"}
 _TABLES = ("floors", "units_of")
 _COMMON: dict[str, dict[str, Any]] = {
     "--json": {"type": FILE, "metavar": "FILE", "help": "Write the result as JSON."},
@@ -97,17 +125,18 @@ _COMMON: dict[str, dict[str, Any]] = {
 
 COMPRESSION = tuple(Options.model_fields)
 CALIBRATION = ("loss", "average", "samples", "batch_size", "seed", "provider")
+TRAINING = tuple(Training.model_fields)
 EVALUATION = ("samples", "batch_size", "seed", "provider")
 
 
-def fields(*names: str) -> Decorator:
-    """The options for these fields of Options, and those every command has."""
+def fields(*names: str, record: type[BaseModel] = Options) -> Decorator:
+    """The options for these fields of `record`, and those every command has."""
 
     def decorate(command: Any) -> Any:
         for flag, settings in reversed(_COMMON.items()):
             command = click.option(flag, **settings)(command)
         for name in reversed(names):
-            command = _option(name)(command)
+            command = _option(name, record)(command)
         return command
 
     return decorate
@@ -119,10 +148,11 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: dict(value) if name in _TABLES else value for name, value in found.items()}
 
 
-def _option(name: str) -> Decorator:
-    field = Options.model_fields[name]
+def _option(name: str, record: type[BaseModel]) -> Decorator:
+    field = record.model_fields[name]
     flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-    settings: dict[str, Any] = {"help": _HELP[name], "default": None, "required": field.is_required()}
+    words = _HELP | _TRAINING_HELP if record is Training else _HELP
+    settings: dict[str, Any] = {"help": words[name], "default": None, "required": field.is_required()}
     if get_origin(field.annotation) is Literal:
         settings["type"] = click.Choice(get_args(field.annotation))
     elif field.annotation is bool:
@@ -136,4 +166,6 @@ def _option(name: str) -> Decorator:
 
 
 def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
     return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)
