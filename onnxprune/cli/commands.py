@@ -162,9 +162,9 @@ def finetune(
     first = is_first_process()
     quiet = quiet or not first
     output = output or model.with_name(f"{model.stem}.tuned.onnx")
-    checkpoint = checkpoint or output.with_name(f"{output.stem}.checkpoint")
     inputs = (model, data, evaluation, teacher)
     destination(output, *inputs, quiet=quiet)
+    checkpoint = checkpoint or output.with_name(f"{output.stem}.checkpoint")
     destination(checkpoint, output, *inputs, quiet=True)
     destination(json, output, checkpoint, *inputs, quiet=quiet)
     if checkpoint.exists() and not quiet:

@@ -163,4 +163,5 @@ def check_labels(data: Data, classes: int) -> None:
         outside = (labels < 0) | (labels >= classes)
         if outside.any():
             known = f"the model's classes 0..{classes - 1}"
-            raise DataError(f"label {labels[outside].ravel()[0]} is not among {known}; renumber the labels")
+            first = labels[outside].ravel()[0]
+            raise DataError(f"{data.description}: label {first} is not among {known}; renumber the labels")
