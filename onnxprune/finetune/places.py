@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 _TABLE = "onnxprune names"  # a submodule that no attribute is called like
+_MODULES = "onnxprune branches"
 _DOT = "\0"  # in the table for a dot, which torch takes in no name, and in front, to be no attribute's name
 _UNSPEAKABLE = frozenset('"\\{}\n\r')  # torch.fx writes other names into its code as they are
 
@@ -39,6 +40,15 @@ def put(root: nn.Module, name: str, names: Collection[str], tensor: Tensor | nn.
         root._parameters[leaf] = tensor
     else:
         root._buffers[leaf] = tensor
+
+
+def put_module(root: nn.Module, module: nn.Module) -> str:
+    """Make `module` a submodule that collides with no name; where it is."""
+    modules = root._modules.setdefault(_MODULES, nn.Module())
+    assert modules is not None
+    name = str(len(modules._modules))
+    modules._modules[name] = module
+    return f"{_MODULES}.{name}"
 
 
 def read(graph: fx.Graph, name: str, names: Collection[str], table: str) -> fx.Node:

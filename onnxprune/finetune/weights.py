@@ -7,6 +7,7 @@ bound, an epsilon, an exponent) is a constant, and so is everything that is not 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ TRAINED: dict[str, tuple[int, ...]] = {
     "Gemm": (0, 1, 2),
 }
 _AFFINE = frozenset(("Add", "Sub", "Mul", "Div"))
+_MOVES = frozenset("Cast Concat Identity Reshape Slice Split Squeeze Transpose Unsqueeze".split())
 
 _DTYPES: dict[ir.DataType, torch.dtype] = {
     ir.DataType.BFLOAT16: torch.bfloat16,
@@ -57,22 +59,37 @@ def is_float(value: ir.Value) -> bool:
     return dtype is not None and dtype.is_floating_point
 
 
+def initializers_of(graph: ir.Graph) -> dict[str, ir.Value]:
+    """The initializers of `graph` and its branches, by the names that `model.parameters` gives them."""
+    found: dict[str, ir.Value] = {}
+    for owner in (graph, *graph.subgraphs()):
+        for name, value in owner.initializers.items():
+            if value.const_value is not None:
+                found[name if name not in found else f"{owner.name}/{name}"] = value
+    return found
+
+
 def is_trained(value: ir.Value) -> bool:
-    """Whether an initializer is a weight of some node that reads it."""
+    """Whether an initializer is a weight of some node that reads it, perhaps cut or turned before."""
     if not is_float(value) or value.const_value is None:
         return False
-    return any(
-        index in TRAINED.get(node.op_type, ())
-        and node.domain == ""
-        and (node.op_type not in _AFFINE or value.const_value.size > 1)
-        for node, index in value.uses()
-    )
+    return _is_weight(value, single=value.const_value.size == 1)
 
 
-def working_dtype(graph: ir.Graph) -> ir.DataType:
+def _is_weight(value: ir.Value, single: bool) -> bool:
+    for node, index in value.uses():
+        if node.domain != "" or (single and node.op_type in _AFFINE):
+            continue
+        moved = node.op_type in _MOVES and any(_is_weight(output, single) for output in node.outputs)
+        if index in TRAINED.get(node.op_type, ()) or moved:
+            return True
+    return False
+
+
+def working_dtype(initializers: Iterable[ir.Value]) -> ir.DataType:
     """The float type most weights have: what the module computes in."""
     sizes: Counter[ir.DataType] = Counter()
-    for value in graph.initializers.values():
+    for value in initializers:
         if is_float(value) and value.const_value is not None:
             sizes[value.const_value.dtype] += value.const_value.size
     return max(sizes, key=lambda dtype: sizes[dtype]) if sizes else ir.DataType.FLOAT

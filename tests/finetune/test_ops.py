@@ -160,6 +160,7 @@ OTHERS: list[tuple[str, tuple[Array, ...], dict[str, Any]]] = [
     ("ScatterND", (TIED, I([[1], [-1]]), F([[9, 0, 0], [0, 9, 0]])), {"reduction": "max"}),
     ("ScatterElements", (TIED, I([[2, 2, 0]]), F([[5, -5, 5]])), {"reduction": "min", "axis": 1}),
     ("GatherND", (np.arange(12, dtype=F).reshape(2, 3, 2), I([[0], [2]])), {"batch_dims": 1}),
+    ("Gather", (F([1, 2]), I(1)), {}),  # down to a scalar
     ("TopK", (TIED, I([2])), {"outputs": 2}),
     ("Pad", (TIED, I([0, 2, 0, 4])), {"mode": "wrap"}),
     ("LayerNormalization", (TIED, F([1, 2, 3])), {"outputs": 3}),

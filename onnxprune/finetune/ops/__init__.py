@@ -12,7 +12,7 @@ newer, constants as initializers. What the graph itself has to add:
   to float32 must be one to float64.
 
 Read in this order: common, elementwise, shape, indexing, reduction, normalisation, window, linear, pooling,
-resize, random.
+resize, recurrent, random.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from onnxprune.finetune.ops.linear import LINEAR
 from onnxprune.finetune.ops.normalisation import NORMALISATION
 from onnxprune.finetune.ops.pooling import POOLING
 from onnxprune.finetune.ops.random import RANDOM
+from onnxprune.finetune.ops.recurrent import RECURRENT
 from onnxprune.finetune.ops.reduction import REDUCE, REDUCTION
 from onnxprune.finetune.ops.resize import RESIZE
 from onnxprune.finetune.ops.shape import SHAPE
@@ -40,6 +41,7 @@ FUNCTIONS: dict[str, Function] = {
     **POOLING,
     **RESIZE,
     **RANDOM,
+    **RECURRENT,
 }
 
 # By op, the inputs that are lists where they are constants.
@@ -55,6 +57,6 @@ VECTORS: dict[str, tuple[int, ...]] = {
 # By op, the inputs that are numbers where they are constants of one element.
 NUMBERS: dict[str, tuple[int, ...]] = {"Clip": (1, 2), "Dropout": (1,), "Pad": (2,), "Pow": (1,)}
 
-SEVERAL: frozenset[str] = frozenset("Dropout LayerNormalization MaxPool Split TopK".split())
+SEVERAL: frozenset[str] = frozenset("Dropout GRU LSTM LayerNormalization MaxPool RNN Split TopK".split())
 
 LIKE: frozenset[str] = frozenset("Cast ConstantOfShape RandomNormal RandomUniform".split())
