@@ -17,6 +17,7 @@ The package in reading order, from the ground up; each module imports only those
     plan, budget               decisions, as data
     passes, sweep              edits
     prune, evaluate, report    a whole run, its figures (`footprint`: those of memory)
+    finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
     pipeline, bench, cli       for callers and for the command line
 """
 
