@@ -24,6 +24,7 @@ The package in reading order, from the ground up; each module imports only those
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune import finetune as finetune
     from onnxprune.model import load as load
     from onnxprune.pipeline import Result as Result
     from onnxprune.pipeline import calibrate as calibrate
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
 
 _HOMES = {"compress": "pipeline", "calibrate": "pipeline", "Result": "pipeline", "load": "model"}
 
-__all__ = ["Result", "calibrate", "compress", "load"]
+__all__ = ["Result", "calibrate", "compress", "finetune", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts quickly."""
     from importlib import import_module
 
+    if name == "finetune":  # a package, and the one that needs torch
+        return import_module("onnxprune.finetune")
     if name in _HOMES:
         return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onnxprune.data import Batch, Data
 from onnxprune.data.batches import Part
+from onnxprune.data.inputs import Array
 
 _SHUFFLE = 0x5EED  # keeps these draws apart from others made with the same seed
 
@@ -54,13 +55,18 @@ def share_of(batch: Batch, data: Data, rank: int, processes: int, device: torch.
     weight = len(rows) * processes / batch.count
     if len(rows) == 0:
         rows = np.arange(1)
-    arrays = batch.feeds.values()
+    arrays = list(batch.feeds.values())
     if processes > 1:
-        arrays = [want.take(batch.feeds[want.name], rows) for want in data.inputs]  # type: ignore[assignment]
+        arrays = [want.take(batch.feeds[want.name], rows) for want in data.inputs]
     labels = None
     if batch.labels is not None and batch.labels.dtype.kind in "biu":
-        labels = torch.from_numpy(np.asarray(batch.labels[rows], np.int64)).to(device)
-    return Share([torch.from_numpy(array).to(device) for array in arrays], labels, weight)
+        labels = as_tensor(batch.labels[rows].astype(np.int64), device)
+    return Share([as_tensor(array, device) for array in arrays], labels, weight)
+
+
+def as_tensor(array: Array, device: torch.device) -> Tensor:
+    """A copy: an array may be a map of a file that must not be written."""
+    return torch.tensor(array, device=device)
 
 
 def digest(data: Data) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from onnxprune.data import Data
 from onnxprune.data.inputs import fixed_batch
 from onnxprune.errors import ModelError, TrainingError, UsageError
+from onnxprune.finetune.batches import as_tensor
 from onnxprune.finetune.distributed import Processes
 from onnxprune.finetune.module import to_module
 from onnxprune.finetune.objective import check_labels, objective_of
@@ -46,11 +47,14 @@ def make_networks(
 
     Raises:
         ModelError: ops without a function in torch, or a teacher of another form.
+        TrainingError: there are no weights.
         UsageError: an objective that cannot be had.
     """
     graph = teacher.graph if teacher is not None else None
     objective = objective_of(model.graph, graph, data, options)
-    student = to_module(model, masks=options.masks, outputs=objective.student).to(here.device)
+    student = _widened(to_module(model, masks=options.masks, outputs=objective.student)).to(here.device)
+    if next(student.parameters(), None) is None:
+        raise TrainingError("the model has no weights that could be trained")
     tutor = None
     if teacher is not None and objective.teacher:
         wants, has = ([value.name for value in one.graph.inputs] for one in (model, teacher))
@@ -58,10 +62,15 @@ def make_networks(
             raise ModelError(
                 f"the teacher has the inputs {has}, the model {wants}; give the one it was made from"
             )
-        tutor = (
-            to_module(teacher, masks="none", outputs=objective.teacher).to(here.device).requires_grad_(False)
-        )
+        tutor = _widened(to_module(teacher, masks="none", outputs=objective.teacher)).to(here.device)
+        tutor.requires_grad_(False)
     return Networks(student, tutor, objective, _PRECISIONS[options.precision])
+
+
+def _widened(module: nn.Module) -> nn.Module:
+    """In float32 where the file is in half precision: steps smaller than its digits would be lost."""
+    halves = (torch.float16, torch.bfloat16)
+    return module.float() if any(weight.dtype in halves for weight in module.parameters()) else module
 
 
 def prepare(
@@ -76,11 +85,12 @@ def prepare(
         DataError: labels that do not fit.
     """
     batch = next(data.batches())
-    inputs = [torch.from_numpy(array).to(here.device) for array in batch.feeds.values()]
+    inputs = [as_tensor(array, here.device) for array in batch.feeds.values()]
     objective = networks.objective
     with torch.random.fork_rng():
+        with torch.no_grad():
+            _require_agreement(model, objective.student, batch.feeds, networks.exact(inputs))
         outputs = networks.outputs(inputs)
-        _require_agreement(model, objective.student, batch.feeds, outputs)
         if objective.labels:
             (index,) = (n for n, head in enumerate(objective.heads) if head.family == "categorical")
             check_labels(data, outputs[index].shape[objective.heads[index].axis])
@@ -89,7 +99,7 @@ def prepare(
         frozen = _freeze(networks.student, options.freeze)
         labels = None
         if batch.labels is not None and batch.labels.dtype.kind in "biu":
-            labels = torch.from_numpy(np.asarray(batch.labels, np.int64)).to(here.device)
+            labels = as_tensor(batch.labels.astype(np.int64), here.device)
         unreached = _unreached(networks.student, objective(outputs, targets, labels))
     for name, parameter in networks.student.named_parameters():
         if name in unreached:
@@ -112,7 +122,7 @@ def _require_agreement(
     for (name, right), result in zip(wanted.items(), found, strict=True):
         got = result.detach().to("cpu", torch.float64).numpy()
         scale = max(1.0, float(np.abs(right).max(initial=0)))
-        allowed = _AGREEMENT if result.dtype in (torch.float32, torch.float64) else 1.0
+        allowed = _AGREEMENT if right.dtype != np.float16 else 10 * _AGREEMENT
         if got.shape != right.shape or not np.abs(got - right).max(initial=0) <= allowed * scale:
             raise ModelError(
                 f"torch computes the value '{name}' otherwise than onnxruntime; train with "

@@ -51,11 +51,21 @@ class Networks:
         with torch.no_grad():
             return self._run(self.teacher, inputs)
 
+    def exact(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """What the student says without autocast."""
+        return _call(self.student, inputs)
+
     def _run(self, module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         mixed = self.precision != torch.float32
         with torch.autocast(inputs[0].device.type, self.precision, enabled=mixed):
-            found = module(*inputs)
-        return found if isinstance(found, tuple) else (found,)
+            return _call(module, inputs)
+
+
+def _call(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """With floats in the type of the module's weights, which may be wider than the file's."""
+    dtype = next(module.parameters()).dtype
+    found = module(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+    return found if isinstance(found, tuple) else (found,)
 
 
 @dataclass

@@ -239,6 +239,37 @@ def test_a_model_of_one_batch_size() -> None:
     assert "8 samples" in result.report.data
 
 
+def test_a_model_in_half_precision_is_trained_in_float32_and_written_in_half(tmp_path: Path) -> None:
+    model = parsed(
+        "net (float16[n,8] x) => (float16[n,3] y) { h = MatMul(x, v)  r = Relu(h)  y = MatMul(r, w) }",
+        v=np.random.default_rng(0).normal(size=(8, 20)).astype(np.float16),
+        w=np.random.default_rng(1).normal(size=(20, 3)).astype(np.float16),
+    )
+    x = np.random.default_rng(2).standard_normal((60, 8)).astype(np.float16)
+    labels = np.argmax(x[:, :3], 1)
+    result = train(load(model), {"x": x, "labels": labels}, output=tmp_path / "half.onnx", epochs=5)
+    losses = [row.loss for row in result.report.epochs[1:]]
+    assert losses[-1] < losses[0]
+    assert array(load(tmp_path / "half.onnx"), "w").dtype == np.float16
+
+
+def test_a_network_without_weights_is_refused() -> None:
+    model = parsed("net (float[n,3] x) => (float[n,3] y) { y = Relu(x) }")
+    with pytest.raises(TrainingError, match="no weights"):
+        train(load(model), {"x": np.ones((4, 3), np.float32), "labels": np.zeros(4, int)})
+
+
+def test_data_that_is_mapped_from_a_file_is_not_written_to(lesson: Lesson) -> None:
+    with np.load(lesson.data) as file:
+        np.save(lesson.folder / "x.npy", file["x"])
+    learn(lesson, epochs=1, teacher=lesson.dense, evaluation=lesson.folder / "x.npy")
+    train(lesson.pruned, lesson.folder / "x.npy", teacher=lesson.dense, epochs=1)
+
+
+def test_the_package_finds_its_fine_tuning_by_itself() -> None:
+    assert onnxprune.finetune.train is train
+
+
 def test_a_network_that_draws_is_the_same_when_run_again() -> None:
     model = parsed(
         """net (float[n,3] x) => (float[n,2] y) {
@@ -345,7 +376,7 @@ def test_a_process_that_was_killed_goes_on_to_the_same_file(lesson: Lesson) -> N
         "--data",
         "data.npz",
         "--epochs",
-        "300",
+        "60",
         "--batch-size",
         "16",
         "--checkpoint",
