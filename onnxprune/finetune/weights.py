@@ -105,7 +105,10 @@ def to_tensor(constant: ir.TensorProtocol) -> Tensor:
 
 def to_constant(weight: Tensor, before: ir.TensorProtocol) -> ir.TensorProtocol:
     """The tensor of an initializer from a weight in any float type on any device; `before` if it is equal."""
-    array: npt.NDArray[Any] = weight.detach().to("cpu", torch.float64).numpy().astype(before.dtype.numpy())
+    host = weight.detach().cpu()
+    if host.dtype == torch.bfloat16:  # numpy has no such type
+        host = host.float()
+    array: npt.NDArray[Any] = host.numpy().astype(before.dtype.numpy())
     if np.array_equal(array, before.numpy()):  # to the sign of zeros
         return before
     return ir.tensor(array, dtype=before.dtype, name=before.name)

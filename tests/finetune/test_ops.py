@@ -103,6 +103,15 @@ def test_forward_in_onnxruntime_and_gradient_in_our_graph(op: str, case: Case) -
     close({name: grad.numpy() for name, grad in zip(wanted, grads, strict=True)}, right)
 
 
+@pytest.mark.parametrize(("op", "case"), ROWS)
+def test_nothing_is_made_on_another_device(op: str, case: Case) -> None:
+    """The meta device has no numbers: a tensor made on the host, or read back to it, is an error there."""
+    model, feeds = forward_model(op, case, np.float32, False)
+    found = to_module(ir.from_proto(model)).to("meta")(*(x.to("meta") for x in tensors(feeds)))
+    results = found if isinstance(found, tuple) else (found,)
+    assert {result.device.type for result in results} == {"meta"}
+
+
 # -- ops without a gradient: inputs, attributes, compared with onnxruntime
 
 F, I = np.float32, np.int64  # noqa: E741  # short, since a row needs many
