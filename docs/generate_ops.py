@@ -14,11 +14,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from onnxprune.finetune import ops as torch_functions
+from onnxprune.finetune.ops import FUNCTIONS
+from onnxprune.finetune.support import STRUCTURE
 from onnxprune.gradient import rules as gradient_rules
 from onnxprune.gradient.rules import NO_GRADIENT, VJP
 from onnxprune.layers import KINDS, LEFT_ALONE
 from onnxprune.units.rules import RULES
 
+TOPICS = {
+    op: module.name
+    for module in pkgutil.iter_modules(torch_functions.__path__)
+    for op in getattr(import_module(f"{torch_functions.__name__}.{module.name}"), module.name.upper(), ())
+}
 PAGE = Path(__file__).with_name("ops.md")
 
 HEAD = """\
@@ -36,8 +44,10 @@ An operator may be known to one part and not to another.
 `onnxprune/gradient/rules` | no gradient reaches what is in front of it |
 | units: the rule that ties what must be cut together | `RULES` in `onnxprune/units` | \
 no unit next to it is cut |
+| torch: the module of its function | `FUNCTIONS` in `onnxprune/finetune/ops` | \
+a model with it is not fine-tuned |
 
-An operator that is not listed has three empty cells. `onnxprune inspect MODEL` says what that means for a
+An operator that is not listed has four empty cells. `onnxprune inspect MODEL` says what that means for a
 model.
 
 """
@@ -52,16 +62,17 @@ A node in one of these forms counts as an operator with an empty cell; … stand
 
 def page() -> str:
     """The whole text of `ops.md`."""
-    ops = sorted({*KINDS, *LEFT_ALONE, *VJP, *NO_GRADIENT, *RULES})
-    known = _table(["operator", "layer", "gradient", "units"], ([op, *_cells(op)] for op in ops))
+    ops = sorted({*KINDS, *LEFT_ALONE, *VJP, *NO_GRADIENT, *RULES, *FUNCTIONS, *STRUCTURE})
+    known = _table(["operator", "layer", "gradient", "units", "torch"], ([op, *_cells(op)] for op in ops))
     return HEAD + known + FORMS + _table(["column", "form", "of"], _forms())
 
 
-def _cells(op: str) -> tuple[str, str, str]:
+def _cells(op: str) -> tuple[str, str, str, str]:
     layer = "yes" if op in KINDS else LEFT_ALONE.get(op, "")
     zero = "*zero*" if op in NO_GRADIENT else ""
     gradient = VJP[op].__module__.rpartition(".")[2] if op in VJP else zero
-    return layer, gradient, _name(RULES[op]).strip("_").replace("_", " ") if op in RULES else ""
+    units = _name(RULES[op]).strip("_").replace("_", " ") if op in RULES else ""
+    return layer, gradient, units, TOPICS.get(op, "the converter" if op in STRUCTURE else "")
 
 
 def _forms() -> Iterator[list[str]]:

@@ -18,12 +18,14 @@ The package in reading order, from the ground up; each module imports only those
     passes, sweep              edits
     speeds, widths, cut        which units go; how wide layers may be, and what that costs on this machine
     prune, evaluate, report    a whole run, its figures (`footprint`: those of memory)
+    finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
     pipeline, bench, cli       for callers and for the command line
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune import finetune as finetune
     from onnxprune.model import load as load
     from onnxprune.pipeline import Result as Result
     from onnxprune.pipeline import calibrate as calibrate
@@ -31,13 +33,15 @@ if TYPE_CHECKING:
 
 _HOMES = {"compress": "pipeline", "calibrate": "pipeline", "Result": "pipeline", "load": "model"}
 
-__all__ = ["Result", "calibrate", "compress", "load"]
+__all__ = ["Result", "calibrate", "compress", "finetune", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts quickly."""
     from importlib import import_module
 
+    if name == "finetune":  # a package, and the one that needs torch
+        return import_module("onnxprune.finetune")
     if name in _HOMES:
         return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

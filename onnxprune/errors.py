@@ -8,7 +8,8 @@
     ├── StatisticsError          1   NaN or Inf, statistics of another model, files that cannot be merged
     ├── BudgetError              1   a ratio, pattern or floor that cannot be met
     ├── OutputError              1   the result could not be written or did not survive its check
-    └── RuntimeUnavailableError  1   no onnxruntime, or no such execution provider
+    ├── TrainingError            1   training diverged, cannot start, or a checkpoint of another run
+    └── RuntimeUnavailableError  1   no onnxruntime or torch, or no such provider or device
 
 A message names the node, op and shape it is about, and ends with the remedy.
 """
@@ -52,5 +53,9 @@ class OutputError(OnnxPruneError):
     """The result could not be written, or did not survive its check."""
 
 
+class TrainingError(OnnxPruneError):
+    """Training diverged, cannot start, or was to go on from a checkpoint that is not its own."""
+
+
 class RuntimeUnavailableError(OnnxPruneError):
-    """onnxruntime or the execution provider asked for is not there."""
+    """onnxruntime or torch, or the execution provider or device asked for, is not there."""

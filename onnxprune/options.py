@@ -1,11 +1,12 @@
 """What a run was asked to do: one validated, immutable record, saved in plans, reports and output files.
 
-`RECIPES` names whole sets of options; anything given explicitly beside a recipe overrides it.
+`Options` are those of a compression, `Training` those of fine-tuning. `RECIPES` names whole sets of options;
+anything given explicitly beside a recipe overrides it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +23,7 @@ Score = Literal["kfac", "norm", "rand", "rs", "abs_rs", "mrs", "abs_mrs"]
 Replacement = Literal["linear", "mean", "zero"]
 Heads = Literal["whole", "narrow"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+R = TypeVar("R", bound=BaseModel)
 
 
 class Options(BaseModel):
@@ -106,6 +108,39 @@ class Options(BaseModel):
         return value
 
 
+class Training(BaseModel):
+    """Options of one fine-tuning; field by field what the command line's flags say.
+
+    `objective`: what is learned, "auto" being distillation where there is a teacher and labels otherwise;
+    `balance` is the share of distillation in "both". `milestones` are places in the run, from 0 to 1, where a
+    step schedule multiplies the rate by `gamma`. `masks`: whether zeros of layers' weights stay zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    gamma: Fraction = 0.1
+    objective: Literal["auto", "labels", "distillation", "both"] = "auto"
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    balance: Fraction = 0.5
+    loss: Loss = "auto"
+    masks: Literal["zeros", "none"] = "zeros"
+    freeze: tuple[str, ...] = ()
+    clip: Annotated[float, Field(gt=0)] | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    pack: Packing = "fp32"
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "mlprune": {
@@ -132,8 +167,21 @@ def resolve(recipe: str = "default", **given: Any) -> Options:
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     chosen = {**RECIPES[recipe], **{key: value for key, value in given.items() if value is not None}}
+    return _valid(Options, {"recipe": recipe, **chosen})
+
+
+def resolve_training(**given: Any) -> Training:
+    """The options of a fine-tuning: every keyword that is not None, the rest as it stands.
+
+    Raises:
+        UsageError: an invalid value; says which and what is allowed.
+    """
+    return _valid(Training, {key: value for key, value in given.items() if value is not None})
+
+
+def _valid(record: type[R], values: dict[str, Any]) -> R:
     try:
-        return Options(recipe=recipe, **chosen)
+        return record(**values)
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"]).replace("_", "-")

@@ -12,15 +12,22 @@ The bars of the command line are in `onnxprune.report.console`; the library is s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
+
+
+class Advance(Protocol):
+    """Moves a stage on."""
+
+    def __call__(self, steps: int, note: str = "") -> None:
+        """By so many units; a `note` that is not empty is shown beside the stage's name from now on."""
+        ...
 
 
 class Progress(Protocol):
     """Whoever shows progress."""
 
-    def stage(self, name: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
         """Open a stage of `total` units (None: unknown); the value entered advances it by so many units.
 
         Stages may be nested. Leaving one ends it, however far it came.
@@ -31,10 +38,10 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def stage(self, name: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Advance]:
         """A stage nobody sees."""
         return nullcontext(_ignore)
 
 
-def _ignore(_: int) -> None:
+def _ignore(steps: int, note: str = "") -> None:
     pass

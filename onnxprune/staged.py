@@ -2,9 +2,9 @@
 
     dense → 50 % → tuned → 25 % → tuned → … → 4 % → tuned
 
-Every stage starts from the tuned model of the one before, with statistics gathered anew; every ratio counts the
-parameters of the dense model. Units go in the first stage. The dense model is the teacher of all stages, unless
-labels are asked for.
+Every stage starts from the tuned model of the one before, with statistics gathered anew; every ratio counts
+the parameters of the dense model. Units go in the first stage. The dense model is the teacher of all stages,
+unless labels are asked for.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def compress_in_stages(
     ratios = _ratios(schedule, options.get("ratio"))
     dense = model if isinstance(model, Model) else load(model)
     teacher = None if training.get("objective") == "labels" else dense
+    training = {"seed": options.get("seed", 0), **training}
     given: dict[str, Any] = {"recipe": recipe, "evaluation": evaluation, "progress": progress}
     now, stages = dense, list[_Stage]()
     for place, ratio in enumerate(ratios):
@@ -141,9 +142,7 @@ def _nonzero(model: Model) -> int:
     return sum(int(np.count_nonzero(tensor.numpy())) for tensor in parameters(model).values())
 
 
-def _report(
-    dense: Model, stages: Sequence[_Stage], output: str | Path | None
-) -> schema.CompressionReport:
+def _report(dense: Model, stages: Sequence[_Stage], output: str | Path | None) -> schema.CompressionReport:
     """The report of all stages as of one compression: from the dense model to the last tuned one."""
     first, last, model = stages[0].pruned.report, stages[-1], stages[-1].tuned.model
     total = first.params_before
@@ -161,7 +160,8 @@ def _report(
             "bytes_after": last.tuned.report.bytes_after,
             "metric": metric,
             "layers": tuple(
-                row.model_copy(update={"kept": layers.get(row.name, 0) / prod(row.shape)}) for row in first.layers
+                row.model_copy(update={"kept": layers.get(row.name, 0) / prod(row.shape)})
+                for row in first.layers
             ),
             "stages": tuple(stage.row(total) for stage in stages),
             "seconds": {

@@ -20,9 +20,10 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import BaseModel
 
 from onnxprune.cli import main
-from onnxprune.options import Options
+from onnxprune.options import Options, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,11 +92,12 @@ COMMANDS = {
     "evaluate": ["--data", "data.npz"],
     "inspect": [],
     "bench": ["--data", "data.npz", "--runs", "2"],
+    "finetune": ["--data", "data.npz", "--epochs", "1"],
 }
 each_command = pytest.mark.parametrize("command", COMMANDS)
-each_reader = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate", "bench"])
-each_discoverer = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate"])
-each_writer = pytest.mark.parametrize("command", ["compress", "calibrate"])
+each_reader = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate", "bench", "finetune"])
+each_discoverer = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate", "finetune"])
+each_writer = pytest.mark.parametrize("command", ["compress", "calibrate", "finetune"])
 
 
 # -- wrong use: 2
@@ -137,8 +139,64 @@ def test_no_such_command() -> None:
     refused(run("expand"), 2, "expand")
 
 
-def test_evaluation_without_data_asks_for_it(folder: Path) -> None:
-    refused(run("evaluate", "net.onnx"), 2, "--data")
+@pytest.mark.parametrize("command", ["evaluate", "finetune"])
+def test_without_data_it_is_asked_for(folder: Path, command: str) -> None:
+    refused(run(command, "net.onnx"), 2, "--data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--epochs", "0"], "--epochs"),
+        (["--learning-rate", "-1"], "--learning-rate"),
+        (["--momentum", "1"], "--momentum"),
+        (["--optimizer", "hope"], "hope"),
+        (["--milestone", "half"], "'half' is not a fraction"),
+        (["--milestone", "2"], "--milestones"),
+        (["--objective", "distillation"], "--teacher"),
+        (["--freeze", "*nothing*"], "'*nothing*'"),
+        (["--checkpoint", "net.onnx"], "named twice"),
+        (["--teacher", "net.onnx", "-o", "net.onnx"], "named twice"),
+        (["--data", "noise"], "no labels to learn from"),
+    ],
+)
+def test_fine_tuning_that_cannot_be_meant(folder: Path, arguments: list[str], word: str) -> None:
+    refused(run("finetune", "net.onnx", "--data", "data.npz", *arguments), 2, word)
+    assert not outputs(folder)
+
+
+def test_a_teacher_that_is_another_network(folder: Path) -> None:
+    proto = onnx.load(folder / "net.onnx")
+    proto.graph.input[0].name = proto.graph.node[0].input[0] = "other"
+    onnx.save(proto, folder / "dense.onnx")
+    refused(
+        run("finetune", "net.onnx", "--data", "data.npz", "--teacher", "dense.onnx"), 1, "other", "inputs"
+    )
+    assert outputs(folder) == {"dense.onnx"}
+
+
+def test_labels_outside_the_classes(folder: Path) -> None:
+    np.savez(folder / "bad.npz", x=samples(np.random.default_rng(0)), y=np.full(40, 3))
+    refused(run("finetune", "net.onnx", "--data", "bad.npz"), 1, "bad.npz", "label 3", "0..2")
+    assert outputs(folder) == {"bad.npz"}
+
+
+def test_a_fine_tuned_model_runs_and_has_a_report(folder: Path) -> None:
+    arguments = ["--data", "data.npz", "--eval", "data.npz", "--epochs", "2", "--json", "r.json"]
+    result = run("finetune", "net.onnx", *arguments)
+    assert result.exit_code == 0, result.output
+    assert outputs(folder) == {"net.tuned.onnx", "r.json"}  # the checkpoint has served
+    report = json.loads((folder / "r.json").read_text())
+    assert report["output"] == "net.tuned.onnx" and report["metric"]["name"] == "top1"
+    assert [row["epoch"] for row in report["epochs"]] == [0, 1, 2]
+    assert "objective: labels" in result.stdout and "kept" in result.stdout
+
+
+def test_going_on_from_a_checkpoint_is_announced(folder: Path) -> None:
+    (folder / "net.tuned.checkpoint").write_text("not one")
+    result = run("finetune", "net.onnx", *COMMANDS["finetune"])
+    assert "note: going on from net.tuned.checkpoint" in result.stderr
+    refused(result, 1, "net.tuned.checkpoint", "delete it")
 
 
 @pytest.mark.parametrize(
@@ -326,10 +384,11 @@ def test_ctrl_c_in_the_middle(folder: Path, command: str) -> None:
 # -- what works
 
 
-def test_help_is_quick_and_shows_the_library_s_defaults() -> None:
-    text = " ".join(run("compress", "--help").output.split())
-    for name, field in Options.model_fields.items():
-        flag = {"floors": "--floor"}.get(name, "--" + name.replace("_", "-"))
+@pytest.mark.parametrize(("command", "record"), [("compress", Options), ("finetune", Training)])
+def test_help_is_quick_and_shows_the_library_s_defaults(command: str, record: type[BaseModel]) -> None:
+    text = " ".join(run(command, "--help").output.split())
+    for name, field in record.model_fields.items():
+        flag = {"floors": "--floor", "milestones": "--milestone"}.get(name, "--" + name.replace("_", "-"))
         assert f"{flag} " in text
         if isinstance(field.default, str | float) and not isinstance(field.default, bool):
             assert f"[default: {field.default}]" in text

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune.finetune.ops import FUNCTIONS
 from onnxprune.gradient.rules import NO_GRADIENT, VJP
 from onnxprune.units.rules import RULES
 
@@ -17,8 +18,8 @@ def page():
 
 
 def cells(text):
-    """Operator → its three cells, of the table with four columns."""
-    rows = [line.strip("| ").split("|") for line in text.splitlines() if line.count("|") == 5]
+    """Operator → its four cells, of the table with five columns."""
+    rows = [line.strip()[1:-1].split("|") for line in text.splitlines() if line.count("|") == 6]
     return {op.strip(): [cell.strip() for cell in rest] for op, *rest in rows}
 
 
@@ -28,7 +29,12 @@ def test_the_page_is_what_the_tables_say(page):
 
 
 def test_every_operator_of_the_tables_is_there(page):
-    assert cells(page()).keys() >= VJP.keys() | NO_GRADIENT | RULES.keys()
+    assert cells(page()).keys() >= VJP.keys() | NO_GRADIENT | RULES.keys() | FUNCTIONS.keys()
+
+
+def test_every_function_is_in_the_table_that_its_module_is_named_after(page):
+    known = {op: row[3] for op, row in cells(page()).items()}
+    assert all(known[op] for op in FUNCTIONS)
 
 
 def test_a_new_rule_changes_the_page(page, monkeypatch):
@@ -36,7 +42,7 @@ def test_a_new_rule_changes_the_page(page, monkeypatch):
     monkeypatch.setitem(VJP, "Novel", VJP["Conv"])
     monkeypatch.setitem(RULES, "Novel", RULES["Conv"])
     after = cells(page())
-    assert after.pop("Novel") == ["", *after["Conv"][1:]] == ["", "linear", "conv"]
+    assert after.pop("Novel") == ["", *after["Conv"][1:3], ""] == ["", "linear", "conv", ""]
     assert after == before
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import parameters
-from onnxprune.cli.files import destination, source_of, write_json
+from onnxprune.cli.files import destination, is_first_process, source_of, write_json
 from onnxprune.cli.parameters import FILE, MODEL, NOISE, fields
 from onnxprune.cli.program import Program, show_version
 from onnxprune.errors import UsageError
-from onnxprune.options import resolve
+from onnxprune.options import Training, resolve, resolve_training
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 _SOURCE = f"an npz or npy file, or '{NOISE}'"
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
 _BATCH = "Samples a call; may be repeated.  [default: 1]"
+_EVALUATION = "Data to measure on; the best epoch is kept.  [default: …/STEM.eval.npz]"
+_CHECKPOINT = "Where to save the state; if it is there, go on.  [default: OUTPUT's stem.checkpoint]"
+_FINETUNE = "Fine-tune for so many epochs after pruning, taught by MODEL; needs torch."
+_SCHEDULE = "Prune and fine-tune in turns along falling ratios such as 0.5,0.25,0.125; wants --finetune."
+_TRAINING = "Option of `finetune` such as learning-rate=0.01; may be repeated."
 _DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
 
 
@@ -41,6 +46,10 @@ def main() -> None:
 @click.option("--eval", "evaluation", metavar="SRC", help="Data to measure on.  [default: …/STEM.eval.npz]")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.pruned.onnx beside MODEL]")
 @click.option("--stats", "statistics", type=FILE, metavar="FILE", multiple=True, help=_STATISTICS)
+@click.option("--finetune", "epochs", type=int, metavar="EPOCHS", help=_FINETUNE)
+@click.option("--schedule", type=parameters.ratios, metavar="R,R,…", help=_SCHEDULE)
+@click.option("--train-data", metavar="SRC", help="What to fine-tune on.  [default: the calibration data]")
+@click.option("--training", type=parameters.setting, metavar="NAME=VALUE", multiple=True, help=_TRAINING)
 @fields(*parameters.COMPRESSION)
 def compress(
     model: Path,
@@ -48,34 +57,36 @@ def compress(
     evaluation: str | None,
     output: Path | None,
     statistics: tuple[Path, ...],
+    epochs: int | None,
+    schedule: tuple[float, ...] | None,
+    train_data: str | None,
+    training: tuple[tuple[str, str], ...],
     json: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Prune MODEL to a share of its parameters and write it, smaller, as an ONNX file."""
     given = parameters.given(options)
-    resolve(**given)  # wrong options are said before any work
+    tuning = parameters.tuning(epochs, schedule, train_data, training, statistics)
+    # wrong options are said before any work
+    resolve(**{**({"ratio": schedule[-1]} if schedule else {}), **given})
     output = output or model.with_name(f"{model.stem}.pruned.onnx")
-    inputs = (model, data, evaluation, *statistics)
+    inputs = (model, data, evaluation, train_data, *statistics)
     destination(output, *inputs, quiet=quiet)
     destination(json, output, *inputs, quiet=quiet)
     source = source_of(data, model, "calibration", quiet=quiet)
     measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
 
-    from onnxprune import pipeline
+    from onnxprune import pipeline, staged
     from onnxprune.report import console
 
     if source is None:
         console.warn(_DATA_FREE)
-    result = pipeline.compress(
-        model,
-        source,
-        output=output,
-        evaluation=measured_on,
-        statistics=statistics,
-        progress=_progress(quiet),
-        **given,
-    )
+    given |= {"output": output, "evaluation": measured_on, "progress": _progress(quiet)}
+    if tuning is None:
+        result = pipeline.compress(model, source, statistics=statistics, **given)
+    else:
+        result = staged.compress_in_stages(model, source, **tuning, **given)
     for warning in result.report.warnings:
         if not warning.startswith("data-free"):  # said above, before the work
             console.warn(warning)
@@ -129,6 +140,65 @@ def evaluate(
     for remark in () if quiet else metrics.notes:
         console.note(remark)
     _finish(metrics, None if quiet else console.print_metrics, json)
+
+
+@main.command()
+@MODEL
+@click.option("--data", metavar="SRC", help=f"Training data, {_SOURCE}.  [default: calibration/STEM.npz]")
+@click.option("--eval", "evaluation", metavar="SRC", help=_EVALUATION)
+@click.option("--teacher", type=FILE, metavar="FILE", help="Model to learn from, such as the dense one.")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.tuned.onnx beside MODEL]")
+@click.option("--checkpoint", type=FILE, metavar="FILE", help=_CHECKPOINT)
+@fields(*parameters.TRAINING, record=Training)
+def finetune(
+    model: Path,
+    data: str | None,
+    evaluation: str | None,
+    teacher: Path | None,
+    output: Path | None,
+    checkpoint: Path | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train the weights that MODEL has left; pruned ones stay zero. Needs torch.
+
+    From labels, or without any from a teacher. With several GPUs: torchrun --nproc-per-node N -m onnxprune
+    finetune …
+    """
+    given = parameters.given(options)
+    resolve_training(**given)  # wrong options are said before any work
+    first = is_first_process()
+    quiet = quiet or not first
+    output = output or model.with_name(f"{model.stem}.tuned.onnx")
+    inputs = (model, data, evaluation, teacher)
+    destination(output, *inputs, quiet=quiet)
+    checkpoint = checkpoint or output.with_name(f"{output.stem}.checkpoint")
+    destination(checkpoint, output, *inputs, quiet=True)
+    destination(json, output, checkpoint, *inputs, quiet=quiet)
+    if checkpoint.exists() and not quiet:
+        click.echo(f"note: going on from {checkpoint}", err=True)
+    source = source_of(data, model, "calibration", quiet=quiet)
+    if source is None and data != NOISE:
+        raise UsageError("no training data; give it with --data FILE")
+    measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
+
+    from onnxprune.finetune import train
+    from onnxprune.report import console
+
+    result = train(
+        model,
+        source,
+        output=output,
+        evaluation=measured_on,
+        teacher=teacher,
+        checkpoint=checkpoint,
+        progress=_progress(quiet),
+        **given,
+    )
+    for warning in result.report.warnings if first else ():
+        console.warn(warning)
+    _finish(result.report, None if quiet else console.print_finetuning, json if first else None)
 
 
 @main.command()

@@ -46,6 +46,11 @@ def destination(path: Path | None, *taken: Path | str | None, quiet: bool) -> No
         click.echo(f"note: {path} exists and will be replaced", err=True)
 
 
+def is_first_process() -> bool:
+    """Whether torch's launcher started this process alone or as its first: the others only compute."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def write_json(path: Path, record: BaseModel) -> None:
     """Write `record`, whole or not at all.
 

@@ -1,17 +1,19 @@
-"""Options of the commands, made from `onnxprune.options.Options`: one description of every option.
+"""Options of the commands, made from the records of `onnxprune.options`: one description of every option.
 
 An option that is not given is None, so that the recipe's value shows through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic import BaseModel
 
-from onnxprune.options import RECIPES, Options
+from onnxprune.errors import UsageError
+from onnxprune.options import RECIPES, Options, Training, resolve_training
 
 Decorator = Callable[[Any], Any]
 
@@ -41,6 +43,44 @@ def floor(text: str) -> tuple[str, float]:
     if not pattern:
         raise click.BadParameter(f"{text!r} is not PATTERN=FRACTION such as '*head*=0.5'")
     return pattern, fraction(share)
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """`0.5,25%,0.1` as fractions."""
+    return tuple(fraction(part) for part in text.split(","))
+
+
+def setting(text: str) -> tuple[str, str]:
+    """`NAME=VALUE` as a pair."""
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE such as learning-rate=0.01")
+    return name.replace("-", "_"), value
+
+
+def tuning(
+    epochs: int | None,
+    schedule: tuple[float, ...] | None,
+    data: str | None,
+    settings: Sequence[tuple[str, str]],
+    statistics: Sequence[Path],
+) -> dict[str, Any] | None:
+    """What `compress` was told about fine-tuning, as keywords for `staged`; None if it is not to.
+
+    Raises:
+        UsageError: an option that has no meaning here, or a value that `finetune` does not take.
+    """
+    if epochs is None:
+        for flag, value in (("--schedule", schedule), ("--train-data", data), ("--training", settings)):
+            if value:
+                raise UsageError(f"{flag} is for fine-tuning; say for how many epochs with --finetune")
+        return None
+    if statistics:
+        raise UsageError("--stats goes with pruning once; with --finetune they are gathered at every stage")
+    training = {"epochs": epochs, **dict(settings)}
+    resolve_training(**training)
+    source = None if data is None else Path(data)
+    return {"training": training, "training_data": source, "schedule": schedule or ()}
 
 
 # Help of every field of Options; names, choices and defaults come from Options itself.
@@ -74,6 +114,28 @@ _HELP = {
     "seed": "Seed of everything random.",
     "provider": "Where onnxruntime runs.",
     "pack": "How pruned weights are stored.",
+    "epochs": "Passes over the data.",
+    "optimizer": "Who moves the weights.",
+    "learning_rate": "Learning rate at the start.",
+    "momentum": "Momentum of sgd, or the first beta of adamw.",
+    "weight_decay": "Weight decay of matrices and kernels; biases and scales have none.",
+    "schedule": "How the learning rate falls.",
+    "milestones": "Where a step schedule steps down, as a share of the run; may be repeated.",
+    "gamma": "What a step multiplies the learning rate by.",
+    "objective": "What to learn; auto is distillation with a teacher, labels without.",
+    "temperature": "Softens what the teacher says.",
+    "balance": "Share of distillation in --objective both.",
+    "masks": "Whether zeros in layers stay zero, or are trained like any weight.",
+    "freeze": "Leave weights of this name as they are ('*head*'); may be repeated.",
+    "clip": "Largest norm of the gradient; longer ones are shortened.",
+    "device": "Where torch runs.",
+    "precision": "bfloat16 is autocast: weights and losses stay float32.",
+}
+# Where a field of Training says something else than one of Options.
+_TRAINING_HELP = {
+    "loss": "What the outputs are; auto sees it from how they end.",
+    "batch_size": "Samples a step, of all processes together.",
+    "samples": "Train on so many samples, drawn by the seed; all if not given.",
 }
 # What click cannot take from the annotation of the field.
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -88,8 +150,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "floors": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
     "exclude": {"type": str, "metavar": "PATTERN", "multiple": True},
     "samples": {"type": int},
+    "milestones": {"type": fraction, "metavar": "FRACTION", "multiple": True},
+    "gamma": {"type": fraction, "metavar": "FRACTION"},
+    "balance": {"type": fraction, "metavar": "FRACTION"},
+    "freeze": {"type": str, "metavar": "PATTERN", "multiple": True},
+    "clip": {"type": float},
 }
-_FLAGS = {"floors": "--floor"}
+_FLAGS = {"floors": "--floor", "milestones": "--milestone"}
 _TABLES = ("floors", "units_of")
 _COMMON: dict[str, dict[str, Any]] = {
     "--json": {"type": FILE, "metavar": "FILE", "help": "Write the result as JSON."},
@@ -98,17 +165,18 @@ _COMMON: dict[str, dict[str, Any]] = {
 
 COMPRESSION = tuple(Options.model_fields)
 CALIBRATION = ("loss", "average", "samples", "batch_size", "seed", "provider")
+TRAINING = tuple(Training.model_fields)
 EVALUATION = ("samples", "batch_size", "seed", "provider")
 
 
-def fields(*names: str) -> Decorator:
-    """The options for these fields of Options, and those every command has."""
+def fields(*names: str, record: type[BaseModel] = Options) -> Decorator:
+    """The options for these fields of `record`, and those every command has."""
 
     def decorate(command: Any) -> Any:
         for flag, settings in reversed(_COMMON.items()):
             command = click.option(flag, **settings)(command)
         for name in reversed(names):
-            command = _option(name)(command)
+            command = _option(name, record)(command)
         return command
 
     return decorate
@@ -120,10 +188,11 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: dict(value) if name in _TABLES else value for name, value in found.items()}
 
 
-def _option(name: str) -> Decorator:
-    field = Options.model_fields[name]
+def _option(name: str, record: type[BaseModel]) -> Decorator:
+    field = record.model_fields[name]
     flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-    settings: dict[str, Any] = {"help": _HELP[name], "default": None, "required": field.is_required()}
+    words = _HELP | _TRAINING_HELP if record is Training else _HELP
+    settings: dict[str, Any] = {"help": words[name], "default": None, "required": field.is_required()}
     if get_origin(field.annotation) is Literal:
         settings["type"] = click.Choice(get_args(field.annotation))
     elif field.annotation is bool:
@@ -137,4 +206,6 @@ def _option(name: str) -> Decorator:
 
 
 def _shown(default: Any) -> str:
+    if isinstance(default, tuple):
+        return ", ".join(map(str, default))
     return {True: "yes", False: "no"}[default] if isinstance(default, bool) else str(default)

@@ -4,6 +4,15 @@
 """
 
 from onnxprune.gradient.backprop import Gradients, backpropagate
-from onnxprune.gradient.losses import LossHead, Noise, attach_loss, takes_labels
+from onnxprune.gradient.losses import Head, LossHead, Noise, attach_loss, heads_of, takes_labels
 
-__all__ = ["Gradients", "LossHead", "Noise", "attach_loss", "backpropagate", "takes_labels"]
+__all__ = [
+    "Gradients",
+    "Head",
+    "LossHead",
+    "Noise",
+    "attach_loss",
+    "backpropagate",
+    "heads_of",
+    "takes_labels",
+]

@@ -76,7 +76,7 @@ class LossHead:
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """The distribution behind `output`, a function of `value`; a categorical has its classes along `axis`."""
 
     value: ir.Value
@@ -99,7 +99,7 @@ def attach_loss(model: ir.Model, op: Emitter, loss: Loss = "auto", labels: bool 
         GradientError: no output is a float.
         UsageError: cross-entropy, or labels, for a model without an output to take them.
     """
-    heads = _heads(model.graph, loss)
+    heads = heads_of(model.graph, loss)
     classifiers = [head for head in heads if head.family == "categorical"]
     if labels and len(classifiers) != 1:
         raise UsageError(
@@ -122,7 +122,7 @@ def attach_loss(model: ir.Model, op: Emitter, loss: Loss = "auto", labels: bool 
 def takes_labels(graph: ir.Graph, loss: Loss = "auto") -> bool:
     """Whether there is one output that classifies whole samples, so that a label a sample says it all."""
     try:
-        heads = [head for head in _heads(graph, loss) if head.family == "categorical"]
+        heads = [head for head in heads_of(graph, loss) if head.family == "categorical"]
     except UsageError:  # no head at all for this loss: attaching it will say so
         return False
     return len(heads) == 1 and heads[0].value.shape is not None and len(heads[0].value.shape) == 2
@@ -152,7 +152,7 @@ class _Parts:
         return value
 
 
-def _categorical(parts: _Parts, head: _Head) -> ir.Value:
+def _categorical(parts: _Parts, head: Head) -> ir.Value:
     op, z, axis = parts.op, head.value, head.axis
     if parts.labelled:
         # one number an observation, whatever shape the caller has them in
@@ -167,7 +167,7 @@ def _categorical(parts: _Parts, head: _Head) -> ir.Value:
     return op.Neg(op.ReduceSum(op.Mul(op.LogSoftmax(z, axis=axis), onehot), keepdims=0))
 
 
-def _bernoulli(parts: _Parts, head: _Head) -> ir.Value:
+def _bernoulli(parts: _Parts, head: Head) -> ir.Value:
     op, z = parts.op, head.value
     one, zero = op.scalar(1.0, z), op.scalar(0.0, z)
     bit = op.Where(op.Greater(op.Add(z, parts.add_noise("logistic", z)), zero), one, zero)
@@ -175,7 +175,7 @@ def _bernoulli(parts: _Parts, head: _Head) -> ir.Value:
     return op.ReduceSum(op.Sub(op.Softplus(z), op.Mul(bit, z)), keepdims=0)
 
 
-def _gaussian(parts: _Parts, head: _Head) -> ir.Value:
+def _gaussian(parts: _Parts, head: Head) -> ir.Value:
     op = parts.op
     noise = parts.add_noise("normal", head.value)
     parts.seeds[head.value] = op.Neg(noise)
@@ -200,10 +200,16 @@ def _float_outputs(graph: ir.Graph) -> list[ir.Value]:
     return floats
 
 
-def _heads(graph: ir.Graph, loss: Loss) -> list[_Head]:
+def heads_of(graph: ir.Graph, loss: Loss = "auto") -> list[Head]:
+    """The distributions behind the outputs; `attach_loss` says what `loss` means.
+
+    Raises:
+        GradientError: no output is a float.
+        UsageError: cross-entropy for a model without an output to take it.
+    """
     outputs = _float_outputs(graph)
     if loss == "gaussian":
-        return [_Head(y, "gaussian", 0, y) for y in outputs]
+        return [Head(y, "gaussian", 0, y) for y in outputs]
     found = {y: head for y in outputs if (head := _softmax_head(y)) is not None}
     heads = list({head.value: head for head in found.values()}.values())
     logits = {_origin(head.value) for head in heads}
@@ -211,15 +217,13 @@ def _heads(graph: ir.Graph, loss: Loss) -> list[_Head]:
     rest = [y for y in outputs if y not in found and _origin(y) not in logits]
     if loss == "auto":
         single = len(outputs) == 1 and not heads and _is_logits(outputs[0])
-        return heads + [
-            _Head(y, "categorical", -1, y) if single else _Head(y, "gaussian", 0, y) for y in rest
-        ]
+        return heads + [Head(y, "categorical", -1, y) if single else Head(y, "gaussian", 0, y) for y in rest]
     for y in rest:
         producer = _origin(y).producer()
         if producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is not None:
-            heads.append(_Head(producer.inputs[0], "bernoulli", 0, y))
+            heads.append(Head(producer.inputs[0], "bernoulli", 0, y))
     if not heads and len(rest) == 1 and rest[0].shape is not None and rest[0].shape.rank() > 1:
-        heads = [_Head(rest[0], "categorical", -1, rest[0])]
+        heads = [Head(rest[0], "categorical", -1, rest[0])]
     if not heads:
         names = ", ".join(f"'{y.name}'" for y in rest)
         raise UsageError(
@@ -237,7 +241,7 @@ def _origin(value: ir.Value) -> ir.Value:
     return value
 
 
-def _softmax_head(output: ir.Value) -> _Head | None:
+def _softmax_head(output: ir.Value) -> Head | None:
     node = _origin(output).producer()
     if node is None or node.op_type not in _SOFTMAX or node.inputs[0] is None:
         return None
@@ -246,7 +250,7 @@ def _softmax_head(output: ir.Value) -> _Head | None:
         if z.shape is None:
             return None  # an axis counted from the front says nothing about a value of unknown rank
         axis -= z.shape.rank()
-    return _Head(z, "categorical", axis, output)
+    return Head(z, "categorical", axis, output)
 
 
 def _is_logits(output: ir.Value) -> bool:
@@ -261,7 +265,7 @@ def _is_logits(output: ir.Value) -> bool:
     return isinstance(columns, int) and columns >= 2
 
 
-def _sentence(heads: Sequence[_Head], outputs: Sequence[ir.Value], labelled: bool) -> str:
+def _sentence(heads: Sequence[Head], outputs: Sequence[ir.Value], labelled: bool) -> str:
     target = "true labels" if labelled else "labels sampled from the model"
     words = {
         "categorical": f"cross-entropy over axis {{axis}} of '{{value}}', {target}",

@@ -6,7 +6,7 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,7 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from onnxprune.evaluate import Metrics
-from onnxprune.report.schema import BenchReport, Calibration, CompressionReport, Inspection, Skipped, Spread
+from onnxprune.progress import Advance
+from onnxprune.report.schema import (
+    BenchReport,
+    Calibration,
+    CompressionReport,
+    FinetuneReport,
+    Inspection,
+    Skipped,
+    Spread,
+)
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _NAMES_SHOWN = 3
@@ -30,14 +39,20 @@ class ConsoleProgress:
         self._depth = 0
 
     @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
         """Show a bar for as long as the stage lasts."""
         if self._depth == 0:
             self._bars.start()
         self._depth += 1
         task = self._bars.add_task(name, total=total)
+
+        def advance(steps: int, note: str = "") -> None:
+            self._bars.advance(task, steps)
+            if note:
+                self._bars.update(task, description=f"{name}, {note}")
+
         try:
-            yield lambda steps: self._bars.advance(task, steps)
+            yield advance
         finally:
             self._bars.remove_task(task)
             self._depth -= 1
@@ -69,6 +84,18 @@ def print_compression(report: CompressionReport) -> None:
             for row in report.units
         ]
         _table(("units made by", "read by", "units", "kept", ""), families, left=2)
+    if report.stages:
+        name = report.metric.name if report.metric is not None else ""
+        rounds = [
+            (
+                _percent(row.kept_ratio),
+                _optional(name, row.pruned),
+                _optional(name, row.tuned),
+                f"{row.seconds:.0f}",
+            )
+            for row in report.stages
+        ]
+        _table(("stage, kept", f"{name} pruned", f"{name} tuned", "seconds"), rounds, left=1)
     _skipped("left alone", report.skipped)
     totals = [
         ("parameters kept", "100 %", _percent(report.kept_ratio)),
@@ -103,6 +130,35 @@ def print_calibration(calibration: Calibration) -> None:
     out = _console()
     out.print(f"{calibration.samples:,} samples, loss {calibration.loss}, average {calibration.average}")
     out.print(f"written: {calibration.output}", soft_wrap=True)
+
+
+def print_finetuning(report: FinetuneReport) -> None:
+    """The epochs, then the totals before and after."""
+    name = report.metric.name if report.metric is not None else ""
+    rows = [
+        (
+            str(row.epoch) if row.epoch else "start",
+            "" if row.loss is None else _number(row.loss),
+            *([] if row.metric is None else [_figure(name, row.metric), "kept" * (row.epoch == report.best)]),
+        )
+        for row in report.epochs
+    ]
+    _table(("epoch", "loss", *([name, ""] if name else [])), rows, left=1)
+    _skipped("not trained", report.skipped)
+    totals = [
+        ("nonzero parameters", "", f"{report.nonzero:,}"),
+        ("bytes", f"{report.bytes_before:,}", _count(report.bytes_after)),
+    ]
+    if report.metric is not None:
+        metric = report.metric
+        totals.append((metric.name, _figure(metric.name, metric.before), _figure(metric.name, metric.after)))
+    _table(("", "before", "after"), totals, left=1)
+    out = _console()
+    out.print(f"objective: {report.objective}", soft_wrap=True)
+    out.print(f"data: {report.data}", soft_wrap=True)
+    out.print(f"time: {report.seconds:.1f} s on {report.device}", soft_wrap=True)
+    if report.output is not None:
+        out.print(f"written: {report.output}", soft_wrap=True)
 
 
 def print_inspection(inspection: Inspection) -> None:
@@ -203,6 +259,10 @@ def _figure(name: str, value: float) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2f} %"
+
+
+def _optional(name: str, value: float | None) -> str:
+    return "" if value is None else _figure(name, value)
 
 
 def _number(value: float | None) -> str:

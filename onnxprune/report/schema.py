@@ -209,3 +209,38 @@ class BenchReport(Record):
     provider: str
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = {}
+
+
+class EpochRow(Record):
+    """One epoch: mean training loss (None before the first), the figure measured after it, if any."""
+
+    epoch: int
+    loss: float | None
+    metric: float | None = None
+
+
+class FinetuneReport(Record):
+    """Everything worth saying about one fine-tuning.
+
+    `best` is the epoch whose weights were kept, 0 being the start, None where nothing was measured; `trained`
+    counts parameters, pruned ones included, `nonzero` those of the result that are not zero.
+    """
+
+    model: str
+    teacher: str | None = None
+    output: str | None = None
+    objective: str
+    epochs: tuple[EpochRow, ...]
+    best: int | None = None
+    metric: MetricChange | None = None
+    trained: int
+    nonzero: int
+    bytes_before: int
+    bytes_after: int | None = None
+    skipped: tuple[Skipped, ...] = ()
+    data: str
+    device: str
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    versions: dict[str, str] = {}

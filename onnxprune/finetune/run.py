@@ -1,0 +1,183 @@
+"""A whole fine-tuning as one call: load, check, train, write, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.data import Data, Source, open_data
+from onnxprune.evaluate import Metrics, evaluate
+from onnxprune.finetune.batches import digest
+from onnxprune.finetune.distributed import processes
+from onnxprune.finetune.module import from_module
+from onnxprune.finetune.objective import Objective
+from onnxprune.finetune.preparation import make_networks, prepare, require_divisible
+from onnxprune.finetune.training import Trainer
+from onnxprune.model import Model, load, parameters
+from onnxprune.options import Training, resolve_training
+from onnxprune.output import METADATA_KEY, save
+from onnxprune.passes.pack import pack, unpack
+from onnxprune.progress import Progress, Silent
+from onnxprune.report import schema
+from onnxprune.session import Session
+
+
+@dataclass
+class Result:
+    """A fine-tuning: its report, and the model with the new weights, not packed."""
+
+    report: schema.FinetuneReport
+    model: Model
+
+
+def train(
+    model: str | Path | Model,
+    data: Source | None,
+    *,
+    output: str | Path | None = None,
+    evaluation: Source | None = None,
+    teacher: str | Path | Model | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Result:
+    """Train the weights that a model has left, and write it as the same graph.
+
+    Args:
+        model: an ONNX file, packed or not, or one loaded with `onnxprune.load`.
+        data: what to train on, as for `onnxprune.compress`; labels are needed unless there is a teacher.
+        output: where to write; nothing is written if None.
+        evaluation: measured after every epoch and before the first, by labels or against the teacher: the
+            best weights are kept. The last ones if None.
+        teacher: the model to learn from, such as the one this was pruned from.
+        checkpoint: where the state is saved, at least once an epoch. If the file is there, the run goes on
+            from it, with the same result as if it had never stopped. Deleted when the output is written.
+        progress: told of every step, with the loss.
+        options: fields of `options.Training`, such as epochs=20.
+
+    Raises:
+        OnnxPruneError: one of its kinds, with a message for a person.
+    """
+    chosen, start = resolve_training(**options), time.perf_counter()
+    progress = progress or Silent()
+    loaded = model if isinstance(model, Model) else load(model)
+    dense = load(teacher) if isinstance(teacher, str | Path) else teacher
+    source = _open(loaded, data, chosen)
+    with processes(chosen.device) as here:
+        require_divisible(source, here)
+        networks = make_networks(loaded, dense, source, chosen, here)
+        notes = prepare(loaded, networks, source, chosen, here)
+        measured_on = _open(loaded, evaluation, chosen, every=True) if evaluation is not None else None
+
+        def measure() -> Metrics:
+            assert measured_on is not None
+            tuned = from_module(networks.student, loaded).ir
+            return evaluate(tuned, measured_on, reference=dense.ir if dense is not None else None)
+
+        trainer = Trainer(
+            networks,
+            source,
+            chosen,
+            here,
+            measure if measured_on is not None else None,
+            _identity(loaded, dense, source, measured_on, chosen),
+            Path(checkpoint) if checkpoint is not None else None,
+        )
+        trainer.train(progress if here.first else Silent())
+        tuned = from_module(networks.student, loaded)
+        written = None
+        if output is not None and here.first:
+            written = _write(tuned, Path(output), source, chosen)
+            if checkpoint is not None:
+                Path(checkpoint).unlink(missing_ok=True)
+        here.wait()
+    report = schema.FinetuneReport(
+        model=str(loaded.path or "model"),
+        teacher=None if dense is None else str(dense.path or "model"),
+        output=None if output is None else str(output),
+        objective=_words(networks.objective),
+        epochs=tuple(
+            schema.EpochRow(epoch=row["epoch"], loss=row["loss"], metric=row.get("metric"))
+            for row in trainer.run.position.epochs
+        ),
+        best=trainer.run.position.best,
+        metric=_change(trainer),
+        trained=sum(parameter.numel() for parameter in trainer.run.parameters.values()),
+        nonzero=sum(int(np.count_nonzero(tensor.numpy())) for tensor in parameters(tuned).values()),
+        bytes_before=loaded.bytes,
+        bytes_after=written,
+        skipped=tuple(schema.Skipped(name=name, reason=reason) for name, reason in notes),
+        data=source.description,
+        device=f"{here.device.type}, {here.count} process{'es' * (here.count > 1)}",
+        seconds=round(time.perf_counter() - start, 3),
+        warnings=(*((source.description,) if source.synthetic else ()), *source.notes),
+        options=chosen.model_dump(mode="json"),
+        versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "torch")}
+        | {"python": platform.python_version()},
+    )
+    return Result(report, tuned)
+
+
+def _open(model: Model, data: Source | None, options: Training, *, every: bool = False) -> Data:
+    samples = None if every else options.samples
+    inputs = model.graph.inputs
+    return open_data(data, inputs, samples=samples, batch_size=options.batch_size, seed=options.seed)
+
+
+def _identity(
+    model: Model, teacher: Model | None, data: Data, evaluation: Data | None, options: Training
+) -> dict[str, Any]:
+    """What must be the same for a run to go on."""
+    return {
+        "model": model.sha256,
+        "teacher": teacher.sha256 if teacher is not None else None,
+        "data": digest(data),
+        "evaluation data": digest(evaluation) if evaluation is not None else None,
+        "options": options.model_dump(mode="json", exclude={"device", "pack"}),
+    }
+
+
+def _write(tuned: Model, output: Path, data: Data, options: Training) -> int:
+    packed = tuned.ir.clone()
+    if options.pack != "none":
+        pack(packed, options.pack)
+    reference = tuned.ir
+    if options.pack == "fp16":
+        reference = packed.clone()
+        unpack(reference)
+    feeds = next(data.batches()).feeds
+    expected = Session(reference, "cpu", optimise=False).run(feeds)
+    return save(
+        packed, output, expected=[(feeds, expected)], metadata={METADATA_KEY: _record(tuned, options)}
+    )
+
+
+def _record(tuned: Model, options: Training) -> str:
+    """How the file was made, as JSON: what it said before, and this."""
+    try:
+        before = json.loads(tuned.ir.metadata_props.get(METADATA_KEY, "{}"))
+    except ValueError:
+        before = {}
+    own = {"version": version("onnxprune"), "options": options.model_dump(mode="json")}
+    return json.dumps({**(before if isinstance(before, dict) else {}), "finetuned": own}, sort_keys=True)
+
+
+def _change(trainer: Trainer) -> schema.MetricChange | None:
+    position = trainer.run.position
+    rows = {row["epoch"]: row for row in position.epochs}
+    if position.best is None:
+        return None
+    first, best = rows[0], rows[position.best]
+    return schema.MetricChange(name=first["name"], before=first["metric"], after=best["metric"])
+
+
+def _words(objective: Objective) -> str:
+    parts = {"labels": objective.labels, "distillation": objective.distillation}
+    return ", ".join(f"{name} × {weight:g}" for name, weight in parts.items() if weight)

@@ -1,0 +1,219 @@
+"""Training: the loop. What is learned is `objective`'s, what is saved `checkpoint`'s, the rest is here.
+
+The learning rate is a function of the step alone, the order of the samples one of the seed and the epoch, and
+torch's generator is seeded at every step: nothing but weights, optimizer and place have to be saved.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onnxprune.data import Batch, Data
+from onnxprune.errors import TrainingError
+from onnxprune.evaluate import Metrics
+from onnxprune.finetune.batches import Share, count_batches, epoch_batches, share_of
+from onnxprune.finetune.checkpoint import Run, restore, save
+from onnxprune.finetune.distributed import Processes
+from onnxprune.finetune.objective import Objective
+from onnxprune.options import Training
+from onnxprune.progress import Advance, Progress
+
+_SHOWN = 10  # steps between two looks at the loss, each of which waits for the device
+_SAVED = 300.0  # seconds between two checkpoints within an epoch
+
+
+@dataclass
+class Networks:
+    """Who learns and who teaches; both return the values the objective names."""
+
+    student: nn.Module
+    teacher: nn.Module | None
+    objective: Objective
+    precision: torch.dtype
+
+    def outputs(self, inputs: list[Tensor], module: nn.Module | None = None) -> tuple[Tensor, ...]:
+        """What the student, or `module` around it, says."""
+        return self._run(module or self.student, inputs)
+
+    def targets(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """What the teacher says; nothing without one."""
+        if self.teacher is None:
+            return ()
+        with torch.no_grad():
+            return self._run(self.teacher, inputs)
+
+    def exact(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """What the student says without autocast."""
+        return _call(self.student, inputs)
+
+    def _run(self, module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        mixed = self.precision != torch.float32
+        with torch.autocast(inputs[0].device.type, self.precision, enabled=mixed):
+            return _call(module, inputs)
+
+
+def _call(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """With floats in the type of the module's weights, which may be wider than the file's."""
+    dtype = next(module.parameters()).dtype
+    found = module(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+    return found if isinstance(found, tuple) else (found,)
+
+
+@dataclass
+class Trainer:
+    """One run. `measure` evaluates the student's weights, None without evaluation data."""
+
+    networks: Networks
+    data: Data
+    options: Training
+    processes: Processes
+    measure: Callable[[], Metrics] | None
+    identity: dict[str, Any]
+    checkpoint: Path | None
+    run: Run = field(init=False)
+    _saved: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        parameters = {n: p for n, p in self.networks.student.named_parameters() if p.requires_grad}
+        self.run = Run(parameters, make_optimizer(parameters, self.options))
+        if self.checkpoint is not None and self.checkpoint.exists():
+            restore(self.checkpoint, self.run, self.identity)
+        self._saved = time.monotonic()
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return count_batches(self.data)
+
+    def train(self, progress: Progress) -> None:
+        """All epochs that are left; the student then has the best weights, or the last ones.
+
+        Raises:
+            TrainingError: the loss became NaN or infinite.
+        """
+        position = self.run.position
+        module = self.processes.wrap(self.networks.student)
+        done = position.epoch * self.data.count + position.samples
+        with _settings(), progress.stage("fine-tuning", self.options.epochs * self.data.count) as advance:
+            advance(done)
+            if not position.epochs:
+                self._finish_epoch(None)
+            while position.epoch < self.options.epochs:
+                self._epoch(module, advance)
+        for name, weight in self.run.best.items():
+            self.run.parameters[name].data.copy_(weight)
+
+    def _epoch(self, module: nn.Module, advance: Advance) -> None:
+        position, device = self.run.position, self.processes.device
+        total = torch.tensor(position.loss, dtype=torch.float64, device=device)
+        for batch in epoch_batches(self.data, self.options.seed, position.epoch, position.step):
+            total += self._step(module, batch) * batch.count
+            position.step += 1
+            position.samples += batch.count
+            note = ""
+            if position.step % _SHOWN == 0 or position.step == self.steps:
+                position.loss = self._checked(total)
+                mean = position.loss / position.samples
+                note = f"epoch {position.epoch + 1}/{self.options.epochs}, loss {mean:.4g}"
+                if time.monotonic() - self._saved > _SAVED and position.step < self.steps:
+                    self._save()
+            advance(batch.count, note)
+        self._finish_epoch(position.loss / position.samples)
+
+    def _step(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Train on one batch; its loss, this process's part of it."""
+        position, options = self.run.position, self.options
+        step = position.epoch * self.steps + position.step
+        torch.manual_seed(options.seed + step)  # for networks that draw
+        for group in self.run.optimizer.param_groups:
+            group["lr"] = options.learning_rate * rate(step / (options.epochs * self.steps), options)
+        share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
+        loss = self._loss(module, share)
+        self.run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if options.clip is not None:
+            nn.utils.clip_grad_norm_(self.run.parameters.values(), options.clip)
+        self.run.optimizer.step()
+        return loss.detach()
+
+    def _loss(self, module: nn.Module, share: Share) -> Tensor:
+        targets = self.networks.targets(share.inputs)
+        return (
+            self.networks.objective(self.networks.outputs(share.inputs, module), targets, share.labels)
+            * share.weight
+        )
+
+    def _checked(self, total: Tensor) -> float:
+        loss = self.processes.mean(total)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {self.run.position.epoch + 1}; train with a smaller "
+                "--learning-rate, or with --clip 1"
+            )
+        return loss
+
+    def _finish_epoch(self, loss: float | None) -> None:
+        """Measure, remember the best, save. `loss` is None before the first epoch."""
+        position = self.run.position
+        if loss is not None:
+            position.epoch, position.step, position.loss, position.samples = position.epoch + 1, 0, 0.0, 0
+        if self.processes.first:
+            metrics = self.measure() if self.measure is not None else None
+            entry: dict[str, Any] = {"epoch": position.epoch, "loss": loss}
+            if metrics is not None:
+                entry |= {"name": metrics.primary, "metric": metrics.value, "score": score(metrics)}
+            position.epochs.append(entry)
+            if metrics is not None and all(entry["score"] > other["score"] for other in position.epochs[:-1]):
+                position.best = position.epoch
+                self.run.best = {n: p.detach().cpu().clone() for n, p in self.run.parameters.items()}
+            self._save()
+        self.processes.wait()
+
+    def _save(self) -> None:
+        if self.checkpoint is not None and self.processes.first:
+            save(self.checkpoint, self.run, self.identity)
+            self._saved = time.monotonic()
+
+
+def make_optimizer(parameters: dict[str, nn.Parameter], options: Training) -> torch.optim.Optimizer:
+    """The optimizer; weight decay is for matrices and kernels, not for biases and scales."""
+    groups = [
+        {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    filled = [group for group in groups if group["params"]]
+    if options.optimizer == "sgd":
+        nesterov = options.momentum > 0
+        return torch.optim.SGD(filled, options.learning_rate, options.momentum, nesterov=nesterov)
+    return torch.optim.AdamW(filled, options.learning_rate, (options.momentum, 0.999))
+
+
+def rate(done: float, options: Training) -> float:
+    """The share of the learning rate at a place in the run, 0 ≤ `done` < 1."""
+    if options.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if options.schedule == "step":
+        return float(options.gamma ** sum(done >= milestone for milestone in options.milestones))
+    return 1.0
+
+
+def score(metrics: Metrics) -> list[float]:
+    """What is better when larger: the figure a report shows, then the one that tells equals apart."""
+    finer = {"top1": "loss", "agreement": "kl", "cosine": "relative_error"}[metrics.primary]
+    return [metrics.value, -metrics.values[finer]]
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """The caller's generators stay as they are; cuDNN takes algorithms that repeat."""
+    with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+        yield
