@@ -15,7 +15,7 @@ from onnxprune.options import RECIPES
 from onnxprune.report.schema import Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("mnist", "cifar", "photos", "models", "packing", "units", "together")
+SCRIPTS = ("mnist", "cifar", "photos", "models", "packing", "units", "together", "speed")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,7 @@ def test_the_bars_are_those_asked_for():
         ("lenet_5", 0.04, "fp16"): 65_000,
         ("resnet56_cifar10", 0.5, "kfac+linear"): 2.7,
         ("resnet20_cifar10", 0.5, "kfac+linear"): 11.0,
+        ("resnet56_cifar10", 0.5, "batch 32"): 1.6,
     }
 
 
