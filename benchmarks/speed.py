@@ -19,9 +19,9 @@ from onnxprune.bench import bench
 TABLE = Table(
     "speed",
     "Half of the MACs on this machine",
-    "`kept` is the share of multiply-accumulates asked for, with `--round-to auto`. Speed-up: medians of ratios "
-    "within a round of `onnxprune bench`, 10th and 90th percentile beside them, one thread. MobileNetV2 is "
-    "calibrated on 64 photos, the others on 1,000 images. The bar is the least speed-up.",
+    "`kept` is the share of multiply-accumulates asked for, with `--round-to auto`. Speed-up: medians of "
+    "ratios within a round of `onnxprune bench`, 10th and 90th percentile beside them, one thread. "
+    "MobileNetV2 is calibrated on 64 photos, the others on 1,000 images. The bar is the least speed-up.",
     (
         Column("macs", "MACs, measured", ".4f"),
         Column("speedup", "speed-up", ".2f"),
