@@ -116,7 +116,7 @@ def test_the_caller_s_random_numbers_are_left_alone(lesson: Lesson) -> None:
 
 
 def test_cudnn_repeats_itself_while_training_and_is_as_it_was_afterwards(lesson: Lesson) -> None:
-    """torch's own context manager for this turns cuDNN off unless told not to."""
+    """Torch's own context manager for this turns cuDNN off unless told not to."""
     cudnn, seen = torch.backends.cudnn, []
 
     class Look(Silent):
