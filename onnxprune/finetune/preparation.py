@@ -116,7 +116,8 @@ def _require_agreement(
     if any(node.op_type in RANDOM for node in model.graph):
         return
     reader = model.ir.clone()
-    values = {value.name: value for node in reader.graph for value in node.outputs}
+    made = (value for node in reader.graph for value in node.outputs)
+    values = {value.name: value for value in (*reader.graph.inputs, *made)}
     reader.graph.outputs[:] = [values[name] for name in names]
     wanted = Session(reader, "cpu", optimise=False).run(feeds)
     for (name, right), result in zip(wanted.items(), found, strict=True):

@@ -50,6 +50,8 @@ def train(
 ) -> Result:
     """Train the weights that a model has left, and write it as the same graph.
 
+    Of several processes that torch's launcher started, the first writes and has the best weights.
+
     Args:
         model: an ONNX file, packed or not, or one loaded with `onnxprune.load`.
         data: what to train on, as for `onnxprune.compress`; labels are needed unless there is a teacher.
@@ -98,31 +100,47 @@ def train(
             if checkpoint is not None:
                 Path(checkpoint).unlink(missing_ok=True)
         here.wait()
-    report = schema.FinetuneReport(
-        model=str(loaded.path or "model"),
-        teacher=None if dense is None else str(dense.path or "model"),
-        output=None if output is None else str(output),
-        objective=_words(networks.objective),
+    report = _describe(loaded, dense, tuned, source, trainer).model_copy(
+        update={
+            "output": None if output is None else str(output),
+            "bytes_after": written,
+            "skipped": tuple(schema.Skipped(name=name, reason=reason) for name, reason in notes),
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+    )
+    return Result(report, tuned)
+
+
+def _describe(
+    model: Model, teacher: Model | None, tuned: Model, data: Data, trainer: Trainer
+) -> schema.FinetuneReport:
+    position, here = trainer.run.position, trainer.processes
+    rows = {row["epoch"]: row for row in position.epochs}
+    metric = None
+    if position.best is not None:
+        first, best = rows[0], rows[position.best]
+        metric = schema.MetricChange(name=first["name"], before=first["metric"], after=best["metric"])
+    return schema.FinetuneReport(
+        model=str(model.path or "model"),
+        teacher=None if teacher is None else str(teacher.path or "model"),
+        objective=_words(trainer.networks.objective),
         epochs=tuple(
-            schema.EpochRow(epoch=row["epoch"], loss=row["loss"], metric=row.get("metric"))
-            for row in trainer.run.position.epochs
+            schema.EpochRow(epoch=epoch, loss=row["loss"], metric=row.get("metric"))
+            for epoch, row in rows.items()
         ),
-        best=trainer.run.position.best,
-        metric=_change(trainer),
+        best=position.best,
+        metric=metric,
         trained=sum(parameter.numel() for parameter in trainer.run.parameters.values()),
         nonzero=sum(int(np.count_nonzero(tensor.numpy())) for tensor in parameters(tuned).values()),
-        bytes_before=loaded.bytes,
-        bytes_after=written,
-        skipped=tuple(schema.Skipped(name=name, reason=reason) for name, reason in notes),
-        data=source.description,
+        bytes_before=model.bytes,
+        data=data.description,
         device=f"{here.device.type}, {here.count} process{'es' * (here.count > 1)}",
-        seconds=round(time.perf_counter() - start, 3),
-        warnings=(*((source.description,) if source.synthetic else ()), *source.notes),
-        options=chosen.model_dump(mode="json"),
+        seconds=0.0,
+        warnings=(*((data.description,) if data.synthetic else ()), *data.notes),
+        options=trainer.options.model_dump(mode="json"),
         versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "torch")}
         | {"python": platform.python_version()},
     )
-    return Result(report, tuned)
 
 
 def _open(model: Model, data: Source | None, options: Training, *, every: bool = False) -> Data:
@@ -167,15 +185,6 @@ def _record(tuned: Model, options: Training) -> str:
         before = {}
     own = {"version": version("onnxprune"), "options": options.model_dump(mode="json")}
     return json.dumps({**(before if isinstance(before, dict) else {}), "finetuned": own}, sort_keys=True)
-
-
-def _change(trainer: Trainer) -> schema.MetricChange | None:
-    position = trainer.run.position
-    rows = {row["epoch"]: row for row in position.epochs}
-    if position.best is None:
-        return None
-    first, best = rows[0], rows[position.best]
-    return schema.MetricChange(name=first["name"], before=first["metric"], after=best["metric"])
 
 
 def _words(objective: Objective) -> str:

@@ -52,6 +52,10 @@ def _problem(node: ir.Node) -> str | None:
         return f"{node.domain}.{node.op_type}"
     if node.op_type not in FUNCTIONS and node.op_type not in STRUCTURE:
         return node.op_type
+    for value in node.inputs:
+        constant = value.const_value if value is not None else None
+        if constant is not None and torch_dtype(constant.dtype) is None:
+            return f"{node.op_type} of {constant.dtype.name}"
     return next(
         (f"{node.op_type} {form}" for form, is_so in _FORMS.get(node.op_type, ()) if is_so(node)), None
     )

@@ -214,6 +214,12 @@ def score(metrics: Metrics) -> list[float]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """The caller's generators stay as they are; cuDNN takes algorithms that repeat."""
-    with torch.random.fork_rng(), torch.backends.cudnn.flags(deterministic=True, benchmark=False):
-        yield
+    """The caller's generators and settings stay as they are; cuDNN takes algorithms that repeat."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

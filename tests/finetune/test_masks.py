@@ -18,6 +18,8 @@ from onnxprune.finetune import from_module, to_module
 from onnxprune.model import load
 from onnxprune.passes.pack import pack
 
+from .test_module import NAMES, linear
+
 
 class Noisy(torch.optim.Optimizer):
     """Moves every entry at random, whatever its gradient."""
@@ -79,6 +81,23 @@ def test_pruned_weights_stay_zero_and_the_others_move(
     x = samples(TWINS[name].shape, 8)
     found, want = module(torch.from_numpy(x)).detach().numpy(), run(tuned, {"x": x})["y"]
     np.testing.assert_allclose(found, want, atol=1e-4 * np.abs(want).max())  # float32 sums, reordered
+
+
+def test_masks_of_weights_of_any_name() -> None:
+    half = np.triu(np.ones((3, 3), np.float32))
+    names = [name for name in NAMES if name != "x"]
+    model = linear(**{name: half * (1 + number) for number, name in enumerate(names)})
+    module = to_module(model)
+    assert sorted(name for name, _ in module.named_parameters()) == sorted(names)
+    optimizer = torch.optim.SGD(module.parameters(), 1e-40, momentum=0.9, weight_decay=0.1)
+    for _ in range(2):
+        module(torch.ones(2, 3)).sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    tuned = from_module(module, model)
+    assert all(np.array_equal(array(tuned, name) != 0, half != 0) for name in names)
 
 
 def test_momentum_from_before_the_mask_does_not_revive_a_weight() -> None:

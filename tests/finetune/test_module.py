@@ -290,6 +290,18 @@ def test_what_cannot_be_converted_is_said_in_one_sentence_with_every_op() -> Non
     assert "\n" not in message
 
 
+def test_constants_of_a_type_torch_has_not_are_refused() -> None:
+    model = parsed(
+        "net (float[n,4] x) => (float[n,4] y) { f = Cast<to=1>(q)  y = Add(x, f) }", q=np.int8([1])
+    )
+    tensor = ir.tensor(
+        np.zeros(4, ir.DataType.FLOAT8E4M3FN.numpy()), dtype=ir.DataType.FLOAT8E4M3FN, name="q"
+    )
+    model.graph.initializers["q"].const_value = tensor
+    with pytest.raises(ModelError, match="Cast of FLOAT8E4M3FN"):
+        to_module(model)
+
+
 def test_training_mode_is_refused() -> None:
     text = "net (float[n,4] x) => (float[n,4] y) { y = Dropout(x, r, t) }"
     with pytest.raises(ModelError, match="Dropout in training mode"):

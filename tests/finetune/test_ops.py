@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from inspect import Parameter as Kind
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,34 @@ def test_every_op_with_a_gradient_or_none_by_definition_has_a_function() -> None
 
 def test_what_is_said_of_ops_is_said_of_ops_in_the_table() -> None:
     assert set(VECTORS) | set(NUMBERS) | SEVERAL | LIKE <= set(FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    "op", sorted(set(FUNCTIONS) - {"BatchNormalization"})
+)  # several outputs in training only
+def test_functions_take_all_that_an_op_may_have(op: str) -> None:
+    """Every input, attribute and output of every form of an op that opset 18 or a newer one has."""
+    history = [s for s in onnx.defs.get_all_schemas_with_history() if s.name == op and s.domain == ""]
+    oldest = max((s.since_version for s in history if s.since_version <= 18), default=18)
+    try:
+        given = inspect.signature(FUNCTIONS[op]).parameters.values()
+    except ValueError:  # torch's own
+        given = ()
+    names, kinds = {parameter.name for parameter in given}, [parameter.kind for parameter in given]
+    places = kinds.count(Kind.POSITIONAL_OR_KEYWORD)
+    for schema in (s for s in history if s.since_version >= oldest):
+        wanted = {{"to": "dtype"}.get(name, name) for name in schema.attributes}
+        assert wanted <= names or Kind.VAR_KEYWORD in kinds, schema.since_version
+        if given and Kind.VAR_POSITIONAL not in kinds:
+            assert places >= len(schema.inputs), schema.since_version
+        assert schema.max_output == 1 or op in SEVERAL
+
+
+def test_space_to_depth_of_opset_28_undoes_depth_to_space() -> None:
+    x = torch.arange(32.0).reshape(1, 8, 2, 2)
+    for mode in ("DCR", "CRD"):
+        wide = FUNCTIONS["DepthToSpace"](x, blocksize=2, mode=mode)
+        assert torch.equal(FUNCTIONS["SpaceToDepth"](wide, blocksize=2, mode=mode), x)
 
 
 def tensors(feeds: dict[str, Array]) -> list[torch.Tensor]:

@@ -31,7 +31,7 @@ from onnxprune.finetune.batches import count_batches, epoch_batches, share_of
 from onnxprune.finetune.training import rate
 from onnxprune.model import load
 from onnxprune.options import resolve_training
-from onnxprune.progress import Advance
+from onnxprune.progress import Advance, Silent
 
 from .conftest import Lesson
 
@@ -113,6 +113,25 @@ def test_the_caller_s_random_numbers_are_left_alone(lesson: Lesson) -> None:
     torch.manual_seed(5)
     learn(lesson, epochs=1)
     assert torch.equal(torch.rand(3), want)
+
+
+def test_cudnn_repeats_itself_while_training_and_is_as_it_was_afterwards(lesson: Lesson) -> None:
+    """Torch's own context manager for this turns cuDNN off unless told not to."""
+    cudnn, seen = torch.backends.cudnn, []
+
+    class Look(Silent):
+        @contextmanager
+        def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+            def advance(steps: int, note: str = "") -> None:
+                if name == "fine-tuning":
+                    seen.append((cudnn.enabled, cudnn.deterministic, cudnn.benchmark))
+
+            yield advance
+
+    before = cudnn.enabled, cudnn.deterministic, cudnn.benchmark
+    learn(lesson, epochs=1, progress=Look())
+    assert set(seen) == {(before[0], True, False)}
+    assert (cudnn.enabled, cudnn.deterministic, cudnn.benchmark) == before
 
 
 # -- what is kept and written

@@ -14,11 +14,13 @@ from torch import Tensor
 from onnxprune.finetune.ops.common import Function, Number
 
 
-def _cast(x: Tensor, *, like: Tensor, dtype: torch.dtype | None, saturate: int = 1) -> Tensor:
+def _cast(
+    x: Tensor, *, like: Tensor, dtype: torch.dtype | None, saturate: int = 1, round_mode: str = "up"
+) -> Tensor:
     return x.to(dtype or like.dtype)
 
 
-def _cast_like(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
+def _cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
     return x.to(like.dtype)
 
 
@@ -34,7 +36,9 @@ def _clip(x: Tensor, low: Number | None = None, high: Number | None = None) -> T
     return torch.clamp(x, low, high)  # type: ignore[arg-type]  # both are numbers, or both are tensors
 
 
-def _dropout(x: Tensor, ratio: Number = 0.5, training: Tensor | None = None, *, outputs: int) -> list[Tensor]:
+def _dropout(
+    x: Tensor, ratio: Number = 0.5, training: Tensor | None = None, *, seed: int | None = None, outputs: int
+) -> list[Tensor]:
     """As an exported network has it: off."""
     return [x, torch.ones_like(x, dtype=torch.bool)][:outputs]
 

@@ -83,6 +83,7 @@ def _lstm(
     lengths: None = None,
     h: Tensor | None = None,
     c: Tensor | None = None,
+    peepholes: None = None,
     *,
     hidden_size: int = 0,
     direction: str = "forward",

@@ -125,10 +125,11 @@ def _depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     return blocks.reshape(n, deep, h * b, w * b)
 
 
-def _space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
+def _space_to_depth(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     n, c, h, w = x.shape
     b = blocksize
-    blocks = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    blocks = x.reshape(n, c, h // b, b, w // b, b).permute(order)
     return blocks.reshape(n, c * b * b, h // b, w // b)
 
 
@@ -140,7 +141,7 @@ def _size(x: Tensor) -> Tensor:
     return torch.tensor(x.numel(), dtype=torch.int64, device=x.device)
 
 
-def _range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def _range(start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) -> Tensor:
     bounds = (start.item(), limit.item(), delta.item())
     count = max(0, int(np.ceil((bounds[1] - bounds[0]) / bounds[2])))
     return start + delta * torch.arange(count, dtype=start.dtype, device=start.device)
