@@ -69,8 +69,8 @@ def vgg16() -> nn.Module:
 def cifarnet() -> nn.Module:
     """CifarNet: the convolutions of Caffe's cifar10_full, the two dense layers of cifar10_quick; 145,578.
 
-    Left out is local response normalisation, which in Caffe's file is within a channel and has no ONNX op; the
-    hidden dense layer has a ReLU.
+    Left out is local response normalisation, which in Caffe's file is within a channel and has no ONNX op;
+    the hidden dense layer has a ReLU.
     """
     convolutions = [
         ("conv1", nn.Conv2d(3, 32, 5, padding=2)),
@@ -138,7 +138,7 @@ def _dense(widths: Sequence[int]) -> list[Named]:
 
 
 def _named(layers: Iterable[Named]) -> nn.Module:
-    """The layers in a row, with He's initial weights: torch's own are too small for deep nets without norm."""
+    """The layers in a row, with He's initial weights: torch's are too small for deep nets without norm."""
     net = nn.Sequential(OrderedDict(layers))
     linear = [module for module in net if isinstance(module, nn.Conv2d | nn.Linear)]
     for module in linear:

@@ -3,8 +3,9 @@
     python models/train_cifar.py small_conv
     python models/train_cifar.py small_conv --seed 1 --checkpoints FOLDER --every 500
 
-Batches of 64 as in the Mean Replacement paper; its 60 epochs are scaled down to what one core does in minutes.
-With `--checkpoints` the net is also written as `FOLDER/<step>.onnx`, before training and every so many steps.
+Batches of 64 as in the Mean Replacement paper; its 60 epochs are scaled down to what one core does in
+minutes. With `--checkpoints` the net is also written as `FOLDER/<step>.onnx`, before training and every so
+many steps.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,168 @@
+"""Pruning penalties: the loss after units are removed, less the loss before, of one network at one moment.
+
+As in the Mean Replacement paper (section 4, appendix 6.2): the same training images serve the scores, the
+means and the penalty; a penalty on test images stands beside it. The order in which a score lets the units of
+a layer go does not depend on how many go, so it is decided once a network; then only the counts differ. All
+happens in memory; where one layer of a chain loses units, only what follows it runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from benchmarks.reproduce.tail import at, behind
+from benchmarks.subjects import Arrays
+from onnxprune import load
+from onnxprune.cut import Cut, Evidence, decide, remove_cut
+from onnxprune.data import Data, open_data
+from onnxprune.evaluate import evaluate
+from onnxprune.layers import find_layers
+from onnxprune.options import Options, Replacement, Score, resolve
+from onnxprune.progress import Silent
+from onnxprune.prune import make_task, prune
+from onnxprune.shares import Limits, in_every_family
+from onnxprune.statistics import Gathering, Statistics, collect
+
+SCORES: tuple[Score, ...] = ("abs_mrs", "abs_rs", "norm", "rand", "mrs", "rs")  # the paper's
+
+_BATCH = 50  # `evaluate` runs the first batch twice
+_DRAWS = 1000  # settings of a network that have random units of their own
+
+#: Groups of layers by the names of their weights; None is every layer with units.
+Groups = Mapping[str, tuple[str, ...] | None]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The group of layers that lose units, and how many of each: a fraction below 1, else a number."""
+
+    layers: str
+    amount: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """A score, and what replaces the units that it chooses."""
+
+    score: Score
+    replace: Replacement
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Units removed, and the losses after − before in nats: on the images of the scores, on test images."""
+
+    removed: int
+    train: float
+    test: float
+
+
+class Network:
+    """A network with its statistics; copies of it are cut and measured.
+
+    Args:
+        path: the ONNX file, a classifier.
+        train: images and labels for statistics, scores and penalties.
+        test: others, for penalties alone.
+        groups: what settings may name.
+        seed: of random units and sampled labels.
+    """
+
+    def __init__(self, path: Path, train: Arrays, test: Arrays, groups: Groups, seed: int) -> None:
+        self.model = load(path)
+        self.groups, self.seed = groups, seed
+        inputs = self.model.ir.graph.inputs
+        self.train: Data = open_data(train, inputs, batch_size=_BATCH)
+        self.test: Data = open_data(test, inputs, batch_size=_BATCH)
+        self.how = Gathering(seed=seed)
+        self.statistics = self._gather(self.model.ir)
+        self.before = self._losses(self.model.ir)
+        self._orders: dict[tuple[Score, Replacement, int], Cut] = {}
+        self._losses_after: dict[tuple[tuple[int, ...], Replacement], tuple[float, float]] = {}
+        self._values: dict[str, tuple[Data, Data]] = {}
+
+    def penalties(
+        self, settings: Iterable[Setting], methods: Iterable[Method]
+    ) -> Iterator[tuple[Setting, Method, Penalty]]:
+        """The penalty of every method in every setting, where any unit goes at all."""
+        methods = tuple(methods)
+        for draw, setting in enumerate(settings):
+            for method in methods:
+                cut = self.cut(setting, method, draw)
+                if len(cut.units()):
+                    yield setting, method, self.penalty(cut, method.replace)
+
+    def cut(self, setting: Setting, method: Method, draw: int = 0) -> Cut:
+        """The units that go; `draw` tells the random choices of one network apart."""
+        order = self._order(method, draw)
+        families = order.families.families
+        names = self.groups[setting.layers]
+        hit = [
+            names is None or any(touch.layer.matches(name) for touch in family.makers for name in names)
+            for family in families
+        ]
+        sizes = np.array([family.size for family in families])
+        return replace(order, kept=np.where(hit, in_every_family(Limits(sizes), setting.amount), sizes))
+
+    def penalty(self, cut: Cut, replaced: Replacement) -> Penalty:
+        """Remove the units from a copy and measure it; scores often agree, and then it is measured once."""
+        units = tuple(sorted(cut.units().tolist()))
+        if (units, replaced) not in self._losses_after:
+            self._losses_after[units, replaced] = self._measured(cut, replaced)
+        (train, test), before = self._losses_after[units, replaced], self.before
+        return Penalty(len(units), train - before[0], test - before[1])
+
+    def _measured(self, cut: Cut, replaced: Replacement) -> tuple[float, float]:
+        options = _options(Method("norm", replaced), self.seed)
+        task = make_task(self.model.ir, self.train, self.statistics, (), cut, options, self._gather, Silent())
+        model = prune(task).model
+        seen = None if replaced == "linear" else _only_seen_through(cut)
+        rest = behind(model, seen) if seen is not None else None
+        if seen is None or rest is None:
+            remove_cut(model, cut)
+            return self._losses(model)
+        if seen not in self._values:
+            self._values[seen] = at(self.model.ir, seen, self.train), at(self.model.ir, seen, self.test)
+        return _losses(rest, *self._values[seen])
+
+    def _order(self, method: Method, draw: int) -> Cut:
+        # what takes a unit's place changes the order by K-FAC alone
+        replaced = method.replace if method.score == "kfac" else "zero"
+        seed = self.seed * _DRAWS + draw if method.score == "rand" else self.seed
+        key = method.score, replaced, seed
+        if key not in self._orders:
+            evidence = Evidence(self.train, self.statistics, self.how, Silent())
+            layers = find_layers(self.model.ir.graph)
+            options = _options(Method(method.score, replaced), seed)
+            self._orders[key] = decide(self.model.ir, layers, options, evidence)
+        return self._orders[key]
+
+    def _gather(self, model: ir.Model) -> Statistics:
+        return collect(model, self.model.sha256, self.train, self.how)
+
+    def _losses(self, model: ir.Model) -> tuple[float, float]:
+        return _losses(model, self.train, self.test)
+
+
+def _losses(model: ir.Model, train: Data, test: Data) -> tuple[float, float]:
+    first, second = (evaluate(model, data).values["loss"] for data in (train, test))
+    return first, second
+
+
+def _only_seen_through(cut: Cut) -> str | None:
+    """The value through which alone the units are read, by one node; None if they are of several layers."""
+    families = [f for f, gone in zip(cut.families.families, cut.gone(), strict=True) if len(gone)]
+    if len(families) != 1 or len(families[0].readers) != 1:
+        return None
+    uses = families[0].readers[0].layer.uses
+    return uses[0].input.name if len(uses) == 1 else None
+
+
+def _options(method: Method, seed: int) -> Options:
+    """The recipe's; the number of units is set later."""
+    return resolve("mean-replacement", units=1, score=method.score, replace=method.replace, seed=seed)
