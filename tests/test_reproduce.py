@@ -42,7 +42,7 @@ def network(lenet_5):
 def test_a_penalty_is_that_of_the_file_the_command_line_would_write(network, lenet_5, layers, replace):
     penalties, folder = script("penalties"), ROOT / "calibration"
     setting, method = penalties.Setting(layers, 0.3), penalties.Method("abs_rs", replace)
-    [(_, _, got)] = network.penalties([setting], [method])
+    [(_, _, _, got)] = network.penalties([setting], [method])
     others = [name for group in network.groups.values() if group for name in group]
     spared = [name for name in others if network.groups[layers] and name not in network.groups[layers]]
     data = arrays(folder / "lenet_5.npz")
@@ -78,7 +78,7 @@ def test_settings_in_which_no_unit_goes_are_left_out(network):
     penalties = script("penalties")
     settings = [penalties.Setting("first", 0.01), penalties.Setting("first", 1)]  # of 20 units
     found = list(network.penalties(settings, [penalties.Method("norm", "zero")]))
-    assert [(setting.amount, penalty.removed) for setting, _, penalty in found] == [(1, 1)]
+    assert [(setting.amount, penalty.removed) for setting, _, _, penalty in found] == [(1, 1)]
 
 
 def measured(values, seed=0):

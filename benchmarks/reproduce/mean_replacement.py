@@ -225,14 +225,15 @@ def words(found: Measurements, net: str) -> str:
     """What was measured, and what is smaller than in the paper."""
     seeds, steps = sorted({key.seed for key in found}), sorted({key.step for key in found})
     return (
-        f"{len(found)} measurements: {len(seeds)} seeds, steps {', '.join(map(str, steps))}, "
-        "five choices of layers, six amounts (settings in which no unit goes are left out); 12 methods of the "
-        "paper and `kfac`. A penalty is the cross-entropy after removal − before, in nats; no fine-tuning. "
-        f"Scaled down from the paper: {net} is trained for 5 epochs instead of 60 (batches of 64, SGD with "
-        "momentum, learning rate 0.01 to 0 along a cosine), measured at 3 moments instead of every 250 "
-        "steps, 4 seeds instead of 8, 500 test images, CIFAR-10 recompressed as JPEG. `equal`: within 1e-6 "
-        "nats, as where only dead units go. The profile is Fig. 5's: τ is where the penalty lies between the "
-        "least and the largest of the 12 methods; `area` is 1 for a method that is always best."
+        f"{len(found)} measurements: {len(seeds)} seeds, steps {', '.join(map(str, steps))}, five choices "
+        "of layers, six amounts (settings in which no unit goes are left out); 12 methods of the paper "
+        "and `kfac`. A penalty is the cross-entropy after removal − before, in nats; no fine-tuning. "
+        f"Scaled down from the paper: {net} is trained for 5 epochs instead of 60 (batches of 64, SGD with"
+        " momentum, learning rate 0.01 to 0 along a cosine), measured at 3 moments instead of every 250 "
+        "steps, 4 seeds instead of 8, 500 test images, CIFAR-10 recompressed as JPEG. `equal`: within "
+        "1e-6 nats, as where only dead units go. The profile is Fig. 5's: τ is where the penalty lies "
+        "between the least and the largest of the 12 methods; `area` is 1 for a method that is always "
+        "best."
     )
 
 

@@ -4,8 +4,8 @@
     python -m benchmarks.reproduce.measure small_conv --seeds 0 --parts linear
 
 Rows go to `results/penalties_<net>.csv`, a checkpoint at a time; what is there is not measured again. Three
-parts: `paper` has all layers, amounts and scores at a few moments; `course` is two settings at every
-checkpoint, for the figures over training; `linear` is least-squares replacement at the end of training.
+parts: `paper` has all layers, amounts and scores at a few moments; `course` is two settings after
+every epoch, for the figures over training; `linear` is least-squares replacement at the end of training.
 Beside the paper's six scores runs `kfac`.
 """
 
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.common import RESULTS
 from benchmarks.reproduce.checkpoints import CACHE, EVERY, checkpoints, sample
@@ -60,13 +62,17 @@ class Part:
     at: Callable[[int, int], bool]  # (step, last step)
 
 
+def _each_epoch(step: int, last: int) -> bool:
+    return step in (EVERY, last) or (step > 0 and step % (2 * EVERY) == 0)
+
+
 PARTS = {
     "paper": Part(
         tuple(Setting(*each) for each in product(LAYERS, AMOUNTS)),
         crossed((*SCORES, "kfac"), "zero", "mean"),
         lambda step, last: step in (EVERY, 4 * EVERY, last),
     ),
-    "course": Part(COURSE, crossed((*SCORES, "kfac"), "zero", "mean"), lambda step, last: step > 0),
+    "course": Part(COURSE, crossed((*SCORES, "kfac"), "zero", "mean"), _each_epoch),
     "linear": Part(
         tuple(Setting(*each) for each in product(LAYERS, (0.1, 0.5))),
         crossed(("kfac", "abs_mrs"), "linear"),
@@ -78,12 +84,9 @@ PARTS = {
 def measure(network: Network, part: Part, key: Key) -> list[tuple[object, ...]]:
     """The rows of one part for one checkpoint."""
     rows = []
-    draws = list(part.settings)
-    for setting, method, penalty in network.penalties(part.settings, part.methods):
-        units = ""
-        if setting == FOLLOWED:
-            gone = network.cut(setting, method, draws.index(setting)).gone()
-            units = " ".join(str(place) for places in gone for place in sorted(places.tolist()))
+    for setting, method, cut, penalty in network.penalties(part.settings, part.methods):
+        gone = np.concatenate(cut.gone()) if setting == FOLLOWED else np.array([])
+        units = " ".join(map(str, sorted(gone.tolist())))
         rows.append(
             (*key, setting.layers, f"{setting.amount:g}", method.score, method.replace, penalty.removed,
              f"{network.before[0]:.6g}", f"{penalty.train:.5g}",

@@ -88,14 +88,14 @@ class Network:
 
     def penalties(
         self, settings: Iterable[Setting], methods: Iterable[Method]
-    ) -> Iterator[tuple[Setting, Method, Penalty]]:
-        """The penalty of every method in every setting, where any unit goes at all."""
+    ) -> Iterator[tuple[Setting, Method, Cut, Penalty]]:
+        """What every method removes in every setting, and the penalty, where any unit goes at all."""
         methods = tuple(methods)
         for draw, setting in enumerate(settings):
             for method in methods:
                 cut = self.cut(setting, method, draw)
                 if len(cut.units()):
-                    yield setting, method, self.penalty(cut, method.replace)
+                    yield setting, method, cut, self.penalty(cut, method.replace)
 
     def cut(self, setting: Setting, method: Method, draw: int = 0) -> Cut:
         """The units that go; `draw` tells the random choices of one network apart."""
