@@ -46,7 +46,7 @@ def measurements(rows: Iterable[Mapping[str, str]], images: Images, part: str = 
     """The penalties of one part, in nats, on the images of the scores or on test images."""
     found: dict[Key, dict[Method, float]] = {}
     for row in rows:
-        if row["part"] == part:
+        if row["part"] == part and row[images]:
             key = Key(int(row["seed"]), int(row["step"]), row["layers"], float(row["amount"]))
             method = Method(row["score"], row["replace"])  # type: ignore[arg-type]
             found.setdefault(key, {})[method] = float(row[images])
@@ -228,12 +228,12 @@ def words(found: Measurements, net: str) -> str:
         f"{len(found)} measurements: {len(seeds)} seeds, steps {', '.join(map(str, steps))}, five choices "
         "of layers, six amounts (settings in which no unit goes are left out); 12 methods of the paper "
         "and `kfac`. A penalty is the cross-entropy after removal − before, in nats; no fine-tuning. "
-        f"Scaled down from the paper: {net} is trained for 5 epochs instead of 60 (batches of 64, SGD with"
-        " momentum, learning rate 0.01 to 0 along a cosine), measured at 3 moments instead of every 250 "
-        "steps, 4 seeds instead of 8, 500 test images, CIFAR-10 recompressed as JPEG. `equal`: within "
-        "1e-6 nats, as where only dead units go. The profile is Fig. 5's: τ is where the penalty lies "
-        "between the least and the largest of the 12 methods; `area` is 1 for a method that is always "
-        "best."
+        f"Scaled down from the paper: {net} is trained for 5 epochs instead of 60 (batches of 64, SGD with "
+        "momentum, learning rate 0.01 to 0 along a cosine), measured at 3 moments at most instead of every "
+        "250 steps, 4 seeds instead of 8, 500 test images for seed 0 alone, CIFAR-10 recompressed as JPEG. "
+        "`equal`: within 1e-6 nats, as where only dead units go. The profile is Fig. 5's: τ is where the "
+        "penalty lies between the least and the largest of the 12 methods; `area` is 1 for a method that "
+        "is always best."
     )
 
 

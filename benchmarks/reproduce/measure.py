@@ -90,7 +90,8 @@ def measure(network: Network, part: Part, key: Key) -> list[tuple[object, ...]]:
         rows.append(
             (*key, setting.layers, f"{setting.amount:g}", method.score, method.replace, penalty.removed,
              f"{network.before[0]:.6g}", f"{penalty.train:.5g}",
-             f"{network.before[1]:.6g}", f"{penalty.test:.5g}", units)
+             *(("", "") if penalty.test is None else (f"{network.before[1]:.6g}", f"{penalty.test:.5g}")),
+             units)
         )  # fmt: skip
     return rows
 
@@ -119,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("net", choices=("small_conv", "medium_conv"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3])
+    parser.add_argument("--test-seeds", nargs="*", type=int, default=[0], help="those with test images, too")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the checkpoints")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -132,8 +134,8 @@ def main() -> None:
             if key in known or not part.at(step, max(files)):
                 continue
             start = time.perf_counter()
-            data = sample("train", _IMAGES, seed), sample("test", _TEST_IMAGES, seed)
-            rows = measure(Network(file, *data, LAYERS, seed), part, key)
+            test = sample("test", _TEST_IMAGES, seed) if seed in args.test_seeds else None
+            rows = measure(Network(file, sample("train", _IMAGES, seed), test, LAYERS, seed), part, key)
             append(path, rows)
             print(f"{args.net} {key}: {len(rows)} rows, {time.perf_counter() - start:.0f} s", flush=True)
 

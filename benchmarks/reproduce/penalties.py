@@ -23,6 +23,7 @@ from onnxprune.data import Data, open_data
 from onnxprune.evaluate import evaluate
 from onnxprune.layers import find_layers
 from onnxprune.options import Options, Replacement, Score, resolve
+from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.progress import Silent
 from onnxprune.prune import make_task, prune
 from onnxprune.shares import Limits, in_every_family
@@ -55,11 +56,11 @@ class Method:
 
 @dataclass(frozen=True)
 class Penalty:
-    """Units removed, and the losses after − before in nats: on the images of the scores, on test images."""
+    """Units removed, and loss after − before in nats: on the images of the scores, on test images if any."""
 
     removed: int
     train: float
-    test: float
+    test: float | None
 
 
 class Network:
@@ -68,23 +69,26 @@ class Network:
     Args:
         path: the ONNX file, a classifier.
         train: images and labels for statistics, scores and penalties.
-        test: others, for penalties alone.
+        test: others, for penalties alone; None for none.
         groups: what settings may name.
         seed: of random units and sampled labels.
     """
 
-    def __init__(self, path: Path, train: Arrays, test: Arrays, groups: Groups, seed: int) -> None:
+    def __init__(self, path: Path, train: Arrays, test: Arrays | None, groups: Groups, seed: int) -> None:
         self.model = load(path)
         self.groups, self.seed = groups, seed
         inputs = self.model.ir.graph.inputs
-        self.train: Data = open_data(train, inputs, batch_size=_BATCH)
-        self.test: Data = open_data(test, inputs, batch_size=_BATCH)
+        self.train = open_data(train, inputs, batch_size=_BATCH)
+        self.data = [self.train]
+        if test is not None:
+            self.data.append(open_data(test, inputs, batch_size=_BATCH))
         self.how = Gathering(seed=seed)
         self.statistics = self._gather(self.model.ir)
-        self.before = self._losses(self.model.ir)
+        self.means = {name: known.mean() for name, known in self.statistics.layers.items()}
+        self.before = _losses(self.model.ir, self.data)
         self._orders: dict[tuple[Score, Replacement, int], Cut] = {}
-        self._losses_after: dict[tuple[tuple[int, ...], Replacement], tuple[float, float]] = {}
-        self._values: dict[str, tuple[Data, Data]] = {}
+        self._after: dict[tuple[tuple[int, ...], Replacement], list[float]] = {}
+        self._values: dict[str, list[Data]] = {}
 
     def penalties(
         self, settings: Iterable[Setting], methods: Iterable[Method]
@@ -112,23 +116,33 @@ class Network:
     def penalty(self, cut: Cut, replaced: Replacement) -> Penalty:
         """Remove the units from a copy and measure it; scores often agree, and then it is measured once."""
         units = tuple(sorted(cut.units().tolist()))
-        if (units, replaced) not in self._losses_after:
-            self._losses_after[units, replaced] = self._measured(cut, replaced)
-        (train, test), before = self._losses_after[units, replaced], self.before
-        return Penalty(len(units), train - before[0], test - before[1])
+        if (units, replaced) not in self._after:
+            measured = self._refitted(cut) if replaced == "linear" else self._silenced(cut, replaced)
+            self._after[units, replaced] = measured
+        changes = [after - b for after, b in zip(self._after[units, replaced], self.before, strict=True)]
+        return Penalty(len(units), changes[0], changes[1] if len(changes) > 1 else None)
 
-    def _measured(self, cut: Cut, replaced: Replacement) -> tuple[float, float]:
-        options = _options(Method("norm", replaced), self.seed)
+    def _refitted(self, cut: Cut) -> list[float]:
+        options = _options(Method("norm", "linear"), self.seed)
         task = make_task(self.model.ir, self.train, self.statistics, (), cut, options, self._gather, Silent())
         model = prune(task).model
-        seen = None if replaced == "linear" else _only_seen_through(cut)
+        remove_cut(model, cut)
+        return _losses(model, self.data)
+
+    def _silenced(self, cut: Cut, replaced: Replacement) -> list[float]:
+        model = self.model.ir.clone()
+        masks, silent = cut.masks()
+        if replaced == "mean":
+            give_biases(model, masks)
+        replace_units(model, masks, silent, self.means if replaced == "mean" else None)
+        seen = _only_seen_through(cut)
         rest = behind(model, seen) if seen is not None else None
         if seen is None or rest is None:
             remove_cut(model, cut)
-            return self._losses(model)
+            return _losses(model, self.data)
         if seen not in self._values:
-            self._values[seen] = at(self.model.ir, seen, self.train), at(self.model.ir, seen, self.test)
-        return _losses(rest, *self._values[seen])
+            self._values[seen] = [at(self.model.ir, seen, data) for data in self.data]
+        return _losses(rest, self._values[seen])
 
     def _order(self, method: Method, draw: int) -> Cut:
         # what takes a unit's place changes the order by K-FAC alone
@@ -145,13 +159,9 @@ class Network:
     def _gather(self, model: ir.Model) -> Statistics:
         return collect(model, self.model.sha256, self.train, self.how)
 
-    def _losses(self, model: ir.Model) -> tuple[float, float]:
-        return _losses(model, self.train, self.test)
 
-
-def _losses(model: ir.Model, train: Data, test: Data) -> tuple[float, float]:
-    first, second = (evaluate(model, data).values["loss"] for data in (train, test))
-    return first, second
+def _losses(model: ir.Model, data: Iterable[Data]) -> list[float]:
+    return [evaluate(model, each).values["loss"] for each in data]
 
 
 def _only_seen_through(cut: Cut) -> str | None:
