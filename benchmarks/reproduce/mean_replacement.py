@@ -158,6 +158,24 @@ def tables(found: Measurements) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def least_squares(rows: Iterable[Mapping[str, str]], images: Images) -> list[dict[str, Any]]:
+    """Mean penalties of `linear` beside zero and mean, over the settings that have all three."""
+    rows = list(rows)
+    fitted, others = measurements(rows, images, "linear"), measurements(rows, images)
+    both = {key: {**others[key], **each} for key, each in fitted.items() if key in others}
+    amounts = sorted({key.amount for key in both})
+    return [
+        {"score": score, "replace": replaced, "measurements": len(both)}
+        | {
+            f"{amount:g}": float(np.mean([each[method] for k, each in both.items() if k.amount == amount]))
+            for amount in amounts
+        }
+        for score in (("kfac", "abs_mrs") if both else ())
+        for replaced in ("zero", "mean", "linear")
+        for method in [Method(score, replaced)]  # type: ignore[arg-type]
+    ]
+
+
 def _verdict(holds: bool) -> str:
     return "holds" if holds else "does not hold"
 
@@ -206,6 +224,8 @@ def markdown(title: str, words: str, parts: Mapping[str, Mapping[str, Sequence[M
     lines = [f"# {title}", "", words, ""]
     for images, listed in parts.items():
         for heading, rows in listed.items():
+            if not rows:
+                continue
             lines += [f"## {heading} ({images} images)", "", _line(rows[0]), _line("---" for _ in rows[0])]
             lines += [*(_line(map(_cell, row.values())) for row in rows), ""]
     return "\n".join(lines)
@@ -244,7 +264,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     rows = read(args.results / f"penalties_{args.net}.csv")
-    parts = {images: tables(measurements(rows, images)) for images in ("train", "test")}  # type: ignore[arg-type]
+    parts = {}
+    for images in ("train", "test"):
+        parts[images] = tables(measurements(rows, images))  # type: ignore[arg-type]
+        parts[images]["Least squares, end of training"] = least_squares(rows, images)  # type: ignore[arg-type]
     about = words(measurements(rows, "train"), args.net)
     title = f"Mean Replacement Pruning: the paper's findings on {args.net}"
     record = {"title": title, "method": about, "environment": environment(0, 1000), "tables": parts}
