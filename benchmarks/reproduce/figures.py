@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     rows = read(args.results / f"penalties_{args.net}.csv")
-    matplotlib.rcParams.update({"svg.hashsalt": "onnxprune", "font.size": 9})
+    matplotlib.rcParams.update({"svg.hashsalt": "onnxprune", "svg.fonttype": "none", "font.size": 9})
     for name, (title, draw) in FIGURES.items():
         figure, axes = pyplot.subplots(figsize=(5.2, 3.6), layout="constrained")
         draw(axes, rows)

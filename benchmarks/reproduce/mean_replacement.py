@@ -95,6 +95,12 @@ def by_seed(found: Measurements) -> list[Measurements]:
     return [{key: each for key, each in found.items() if key.seed == seed} for seed in seeds]
 
 
+def by_step(found: Measurements) -> list[tuple[int, Measurements]]:
+    """The measurements at each moment."""
+    steps = sorted({key.step for key in found})
+    return [(step, {key: each for key, each in found.items() if key.step == step}) for step in steps]
+
+
 # -- what the paper says -------------------------------------------------------------------------------------
 
 Claim = Callable[[Measurements], bool]
@@ -115,6 +121,11 @@ def claims() -> dict[str, Claim]:
             stated[f"with {replaced}: {score} has a worse profile than rand"] = (
                 lambda found, replaced=replaced, score=score: (
                     area(found, Method(score, replaced)) < area(found, Method("rand", replaced))
+                )
+            )
+            stated[f"with {replaced}: {score} costs more than rand on average"] = (
+                lambda found, replaced=replaced, score=score: bool(
+                    differences(found, Method(score, replaced), Method("rand", replaced)).mean() > 0
                 )
             )
     return stated
@@ -145,6 +156,10 @@ def tables(found: Measurements) -> dict[str, list[dict[str, Any]]]:
         "Performance profile": sorted(
             (_profile_row(found, method, seeds) for method in present), key=lambda row: -row["area"]
         ),
+        "Area under the profile during training, with mean": [
+            {"step": step} | {score: area(each, Method(score, "mean")) for score in (*SCORES, "kfac")}
+            for step, each in by_step(found)
+        ],
         "Against rand": [
             _against_rand(found, Method(score, replaced))  # type: ignore[arg-type]
             for replaced in ("mean", "zero")
