@@ -117,32 +117,37 @@ class Network:
         """Remove the units from a copy and measure it; scores often agree, and then it is measured once."""
         units = tuple(sorted(cut.units().tolist()))
         if (units, replaced) not in self._after:
-            measured = self._refitted(cut) if replaced == "linear" else self._silenced(cut, replaced)
-            self._after[units, replaced] = measured
+            self._after[units, replaced] = self._measured(cut, replaced)
         changes = [after - b for after, b in zip(self._after[units, replaced], self.before, strict=True)]
         return Penalty(len(units), changes[0], changes[1] if len(changes) > 1 else None)
 
-    def _refitted(self, cut: Cut) -> list[float]:
+    def without(self, cut: Cut, replaced: Replacement) -> ir.Model:
+        """A copy of the network without the units."""
+        model = self._refitted(cut) if replaced == "linear" else self._silenced(cut, replaced)
+        remove_cut(model, cut)
+        return model
+
+    def _measured(self, cut: Cut, replaced: Replacement) -> list[float]:
+        seen = None if replaced == "linear" else _only_seen_through(cut)
+        rest = None if seen is None else behind(self._silenced(cut, replaced), seen)
+        if seen is None or rest is None:
+            return _losses(self.without(cut, replaced), self.data)
+        if seen not in self._values:
+            self._values[seen] = [at(self.model.ir, seen, data) for data in self.data]
+        return _losses(rest, self._values[seen])
+
+    def _refitted(self, cut: Cut) -> ir.Model:
         options = _options(Method("norm", "linear"), self.seed)
         task = make_task(self.model.ir, self.train, self.statistics, (), cut, options, self._gather, Silent())
-        model = prune(task).model
-        remove_cut(model, cut)
-        return _losses(model, self.data)
+        return prune(task).model
 
-    def _silenced(self, cut: Cut, replaced: Replacement) -> list[float]:
+    def _silenced(self, cut: Cut, replaced: Replacement) -> ir.Model:
         model = self.model.ir.clone()
         masks, silent = cut.masks()
         if replaced == "mean":
             give_biases(model, masks)
         replace_units(model, masks, silent, self.means if replaced == "mean" else None)
-        seen = _only_seen_through(cut)
-        rest = behind(model, seen) if seen is not None else None
-        if seen is None or rest is None:
-            remove_cut(model, cut)
-            return _losses(model, self.data)
-        if seen not in self._values:
-            self._values[seen] = [at(self.model.ir, seen, data) for data in self.data]
-        return _losses(rest, self._values[seen])
+        return model
 
     def _order(self, method: Method, draw: int) -> Cut:
         # what takes a unit's place changes the order by K-FAC alone
