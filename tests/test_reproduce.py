@@ -161,3 +161,18 @@ def test_networks_of_others_are_averaged_over_seeds():
     ]
     [row] = script("shared_networks").table(rows, "train")
     assert (row["zero"], row["mean"], row["lower"]) == (1.5, 1.5, "1 of 2")
+
+
+def test_no_step_of_retraining_changes_nothing_and_some_steps_lower_the_loss(network):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("PIL")
+    pytest.importorskip("onnxprune.finetune")
+    retraining, penalties = script("retraining"), script("penalties")
+    cut = network.cut(penalties.Setting("all", 0.5), penalties.Method("norm", "zero"))
+    model = network.without(cut, "zero")
+    x, y = (torch.from_numpy(array) for array in arrays(ROOT / "calibration" / "lenet_5.npz").values())
+    before, after = retraining.retrained(model, [(x, y)] * 20, [0, 20], network)
+    penalty = network.penalty(cut, "zero")
+    # torch and onnxruntime add float32 in another order; losses are of order 1
+    assert before == pytest.approx(penalty.train + network.before[0], abs=1e-5)
+    assert after < before

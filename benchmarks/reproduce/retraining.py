@@ -26,6 +26,7 @@ from benchmarks.reproduce.checkpoints import CACHE, checkpoints, sample
 from benchmarks.reproduce.measure import crossed
 from benchmarks.reproduce.penalties import Method, Network, Setting
 from models.cifar_jpeg import images
+
 from onnxprune.finetune import to_module  # isort: skip
 
 COLUMNS = ("seed", "step", "amount", "score", "replace", "after", "before", "train")
