@@ -29,11 +29,15 @@ _CIFAR_STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 @dataclass(frozen=True)
 class Split:
-    """Samples to calibrate on and others to measure on, and in a few words what they are."""
+    """Samples to calibrate on and others to measure on, and in a few words what they are.
+
+    `labels` are those of the calibration samples, which only the paper's experiments may see.
+    """
 
     calibration: Arrays
     evaluation: Arrays
     words: str
+    labels: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def mnist(seed: int, *, net: str, shape: tuple[int, ...]) -> Split:
 
 def cifar(seed: int, *, normalised: bool = True, count: int = 1000) -> Split:
     """`count` lossless training images and all 509 lossless test images, NCHW."""
-    train = _arrays(SHARED / "cifar10" / "cifar10_train_lossless.npz")["x"]
+    train = _arrays(SHARED / "cifar10" / "cifar10_train_lossless.npz")
     test = _arrays(SHARED / "cifar10" / "cifar10_test_lossless.npz")
 
     def prepared(pixels: Array) -> Array:
@@ -64,9 +68,10 @@ def cifar(seed: int, *, normalised: bool = True, count: int = 1000) -> Split:
             images = (images / np.float32(255) - _CIFAR_MEAN) / _CIFAR_STD
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
-    rows = np.random.default_rng(seed).choice(len(train), count, replace=False)
+    rows = np.random.default_rng(seed).choice(len(train["x"]), count, replace=False)
     words = f"{count:,} lossless training images; {len(test['x'])} lossless test images"
-    return Split({"x": prepared(train[rows])}, {"x": prepared(test["x"]), "labels": test["y"]}, words)
+    evaluation = {"x": prepared(test["x"]), "labels": test["y"]}
+    return Split({"x": prepared(train["x"][rows])}, evaluation, words, train["y"][rows])
 
 
 def photos(seed: int, *, size: int, mean: float, scale: float) -> Split:
@@ -166,7 +171,8 @@ def _halves(seed: int, x: Array, labels: Array | None, calibration: int, what: s
     order = np.random.default_rng(seed).permutation(len(x))
     ours, theirs = np.sort(order[:calibration]), np.sort(order[calibration:])
     evaluation = {"x": x[theirs]} | ({} if labels is None else {"labels": labels[theirs]})
-    return Split({"x": x[ours]}, evaluation, f"{len(ours)} + {len(theirs)} {what}")
+    seen = None if labels is None else labels[ours]
+    return Split({"x": x[ours]}, evaluation, f"{len(ours)} + {len(theirs)} {what}", seen)
 
 
 def _arrays(path: Path) -> Arrays:

@@ -104,8 +104,6 @@ def make_task(
     slim = None
     task = Task(dense, data, statistics, _NO_BUDGET, options, gather, progress, cut)
     if cut is not None:
-        slim = dense.clone()
-        remove_cut(slim, cut)
         masks, silent = cut.masks()
         for layer in find_layers(dense.graph):
             if not any(layer.matches(pattern) for pattern in options.exclude):
@@ -113,6 +111,9 @@ def make_task(
                 task.allowed[layer.name] = masks.get(layer.name, everything)
                 task.silent[layer.name] = silent.get(layer.name, np.zeros(everything.shape[:2], dtype=bool))
     if options.prunes_weights:
+        if cut is not None:  # the budget is of what the cut leaves
+            slim = dense.clone()
+            remove_cut(slim, cut)
         task.budget = make_budget(dense, layers, options, options.surgeon != "none", slim)
     return task
 

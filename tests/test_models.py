@@ -44,9 +44,23 @@ def test_resnet20_is_as_good_as_stated(resnet20: Path, cifar_test: dict[str, np.
     assert errors(resnet20, cifar_test["input"], cifar_test["labels"]) == 45
 
 
+def test_small_conv_is_as_good_as_stated(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("PIL")
+    monkeypatch.syspath_prepend(ROOT / "models")
+    import cifar_jpeg
+
+    images, labels = cifar_jpeg.images(shared / "cifar10", "test")
+    assert errors(ROOT / "models" / "small_conv.onnx", images, labels) == 1493
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("lenet_300_100", 266_610), ("lenet_5", 431_080), ("resnet20_cifar10", 269_034)],
+    [
+        ("lenet_300_100", 266_610),
+        ("lenet_5", 431_080),
+        ("resnet20_cifar10", 269_034),
+        ("small_conv", 424_394),
+    ],
 )
 def test_parameters(name: str, parameters: int) -> None:
     initializers = onnx.load(ROOT / "models" / f"{name}.onnx").graph.initializer
@@ -54,7 +68,7 @@ def test_parameters(name: str, parameters: int) -> None:
     assert sum(math.prod(w.dims) for w in weights) == parameters
 
 
-@pytest.mark.parametrize("name", ["lenet_300_100", "lenet_5", "resnet20_cifar10"])
+@pytest.mark.parametrize("name", ["lenet_300_100", "lenet_5", "resnet20_cifar10", "small_conv"])
 def test_the_batch_is_dynamic(name: str) -> None:
     path = ROOT / "models" / f"{name}.onnx"
     model = onnx.load(path)

@@ -1,0 +1,90 @@
+"""The Mean Replacement paper's question put to networks that others trained: few units of every layer.
+
+    python -m benchmarks.reproduce.shared_networks
+
+Every score with zero and with mean, on ResNet-20, a VGG-like net and MobileNetV1; first-order scores use
+labels. Writes `results/penalties_shared.csv` and `mean_replacement_shared.json` and `.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import RESULTS, environment
+from benchmarks.reproduce.mean_replacement import markdown
+from benchmarks.reproduce.measure import Part, append, crossed, measure, read
+from benchmarks.reproduce.penalties import SCORES, Network, Setting
+from benchmarks.subjects import SUBJECTS
+
+MODELS = ("resnet20_cifar10", "vgglike_cifar10", "mobilenetv1_025_128")
+PART = Part(
+    tuple(Setting("all", amount) for amount in (0.05, 0.1, 0.2)),
+    crossed((*SCORES, "kfac"), "zero", "mean"),
+    lambda step, last: True,
+)
+WORDS = (
+    "Loss after − before in nats, no fine-tuning; the same fraction of the units of every layer goes. "
+    "CIFAR-10 networks: 1,000 lossless training images, with labels, for scores, means and the first table, "
+    "509 test images for the second; MobileNetV1: halves of the 500 sample photos, which probably are "
+    "training images. Means over the seeds, which draw the images and the random units. `lower`: in how many "
+    "of them mean replacement has the lower penalty."
+)
+
+
+def table(rows: Iterable[Mapping[str, str]], images: str) -> list[dict[str, Any]]:
+    """For each model, fraction and score: the penalties with zero and with mean."""
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        place = found.setdefault((row["part"], row["amount"], row["score"]), {})
+        place.setdefault(row["replace"], []).append(float(row[images]))
+    return [
+        {"model": model, "fraction": amount, "score": score}
+        | {name: float(np.mean(each[name])) for name in ("zero", "mean")}
+        | {"lower": _count(each["mean"], each["zero"])}
+        for (model, amount, score), each in found.items()
+    ]
+
+
+def _count(mean: list[float], zero: list[float]) -> str:
+    return f"{sum(m < z for m, z in zip(mean, zero, strict=True))} of {len(mean)}"
+
+
+def main() -> None:
+    """Measure what is not there yet, then write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    path = args.results / "penalties_shared.csv"
+    for seed, name in product(args.seeds, MODELS):
+        if any((row["part"], row["seed"]) == (name, str(seed)) for row in read(path)):
+            continue
+        start, split = time.perf_counter(), SUBJECTS[name].split(seed)
+        assert split.labels is not None  # all are classifiers
+        train = {**split.calibration, "labels": split.labels}
+        network = Network(SUBJECTS[name].path, train, split.evaluation, {"all": None}, seed)
+        append(path, measure(network, PART, (name, str(seed), "trained")))
+        print(f"{name} seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+    rows = read(path)
+    tables = {
+        images: {"Penalties of networks trained by others": table(rows, images)}
+        for images in ("train", "test")
+    }
+    title = "Mean Replacement Pruning on networks trained by others"
+    record = {"title": title, "method": WORDS, "environment": environment(0, None), "tables": tables}
+    stem = args.results / "mean_replacement_shared"
+    stem.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    stem.with_suffix(".md").write_text(markdown(title, WORDS, tables))
+    print(stem.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()
