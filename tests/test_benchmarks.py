@@ -15,7 +15,7 @@ from onnxprune.options import RECIPES
 from onnxprune.report.schema import Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("mnist", "cifar", "photos", "models", "packing", "units", "together", "speed")
+SCRIPTS = ("mnist", "cifar", "photos", "models", "packing", "units", "together", "speed", "reproduce.mlprune")
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,12 @@ def test_the_bars_are_those_asked_for():
         ("resnet56_cifar10", 0.5, "kfac+linear"): 2.7,
         ("resnet20_cifar10", 0.5, "kfac+linear"): 11.0,
         ("resnet56_cifar10", 0.5, "batch 32"): 1.6,
+        **{
+            (net, ratio, f"default, seed {seed}"): bar
+            for net, bar, ratios in (("lenet_300_100", 0.1, (0.013, 0.01)), ("lenet_5", 0.05, (0.005, 0.004)))
+            for ratio in ratios
+            for seed in range(3)
+        },
     }
 
 
