@@ -28,7 +28,7 @@ _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
 _BATCH = "Samples a call; may be repeated.  [default: 1]"
 _EVALUATION = "Data to measure on; the best epoch is kept.  [default: …/STEM.eval.npz]"
 _CHECKPOINT = "Where to save the state; if it is there, go on.  [default: OUTPUT's stem.checkpoint]"
-_DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
+_DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
 
 
 @click.group(cls=Program)
@@ -177,6 +177,8 @@ def finetune(
     from onnxprune.finetune import train
     from onnxprune.report import console
 
+    if source is None and first:
+        console.warn(_DATA_FREE)
     result = train(
         model,
         source,
@@ -188,7 +190,8 @@ def finetune(
         **given,
     )
     for warning in result.report.warnings if first else ():
-        console.warn(warning)
+        if not warning.startswith("data-free"):  # said above
+            console.warn(warning)
     _finish(result.report, None if quiet else console.print_finetuning, json if first else None)
 
 
