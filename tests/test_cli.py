@@ -181,6 +181,14 @@ def test_labels_outside_the_classes(folder: Path) -> None:
     assert outputs(folder) == {"bad.npz"}
 
 
+def test_learning_from_a_teacher_on_noise_is_warned_of_once(folder: Path) -> None:
+    (folder / "dense.onnx").write_bytes((folder / "net.onnx").read_bytes())
+    arguments = ["--data", "noise", "--teacher", "dense.onnx", "--epochs", "1", "--samples", "64"]
+    result = run("finetune", "net.onnx", *arguments, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("data-free") == 1
+
+
 def test_a_fine_tuned_model_runs_and_has_a_report(folder: Path) -> None:
     arguments = ["--data", "data.npz", "--eval", "data.npz", "--epochs", "2", "--json", "r.json"]
     result = run("finetune", "net.onnx", *arguments)

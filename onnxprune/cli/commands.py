@@ -31,7 +31,7 @@ _CHECKPOINT = "Where to save the state; if it is there, go on.  [default: OUTPUT
 _FINETUNE = "Fine-tune for so many epochs after pruning, taught by MODEL; needs torch."
 _SCHEDULE = "Prune and fine-tune in turns along falling ratios such as 0.5,0.25,0.125; wants --finetune."
 _TRAINING = "Option of `finetune` such as learning-rate=0.01; may be repeated."
-_DATA_FREE = "data-free: random noise instead of calibration data costs accuracy; give real data with --data"
+_DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
 
 
 @click.group(cls=Program)
@@ -186,6 +186,8 @@ def finetune(
     from onnxprune.finetune import train
     from onnxprune.report import console
 
+    if source is None and first:
+        console.warn(_DATA_FREE)
     result = train(
         model,
         source,
@@ -197,7 +199,8 @@ def finetune(
         **given,
     )
     for warning in result.report.warnings if first else ():
-        console.warn(warning)
+        if not warning.startswith("data-free"):  # said above
+            console.warn(warning)
     _finish(result.report, None if quiet else console.print_finetuning, json if first else None)
 
 
