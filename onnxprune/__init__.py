@@ -19,7 +19,7 @@ The package in reading order, from the ground up; each module imports only those
     speeds, widths, cut        which units go; how wide layers may be, and what that costs on this machine
     prune, evaluate, report    a whole run, its figures (`footprint`: those of memory)
     finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
-    pipeline, bench, cli       for callers and for the command line
+    pipeline, bench, cli       for callers and for the command line (`staged`: pruning and training in turns)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,17 @@ if TYPE_CHECKING:
     from onnxprune.pipeline import Result as Result
     from onnxprune.pipeline import calibrate as calibrate
     from onnxprune.pipeline import compress as compress
+    from onnxprune.staged import compress_in_stages as compress_in_stages
 
-_HOMES = {"compress": "pipeline", "calibrate": "pipeline", "Result": "pipeline", "load": "model"}
+_HOMES = {
+    "compress": "pipeline",
+    "calibrate": "pipeline",
+    "compress_in_stages": "staged",
+    "Result": "pipeline",
+    "load": "model",
+}
 
-__all__ = ["Result", "calibrate", "compress", "finetune", "load"]
+__all__ = ["Result", "calibrate", "compress", "compress_in_stages", "finetune", "load"]
 
 
 def __getattr__(name: str) -> Any:
