@@ -100,7 +100,7 @@ class Table:
         lines = [f"# {self.title}", "", self.method, ""]
         lines += [_line(column.heading for column in shown), _line("---" for _ in shown)]
         lines += [_line(column.cell(row) for column in shown) for row in rows]
-        runs = dict.fromkeys(_environment_line(row["environment"]) for row in rows if "environment" in row)
+        runs = dict.fromkeys(environment_line(row["environment"]) for row in rows if "environment" in row)
         lines += ["", "Measured:", "", *(f"* {run}" for run in runs)]
         return "\n".join(lines) + "\n"
 
@@ -194,7 +194,8 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _environment_line(environment: Row) -> str:
+def environment_line(environment: Row) -> str:
+    """An environment for people."""
     samples = "" if environment["samples"] is None else f", {environment['samples']} samples"
     packages = ", ".join(f"{name} {environment[name]}" for name in ("python", *_PACKAGES))
     run = f"{environment['date']}, commit {environment['commit']}, seed {environment['seed']}{samples}"

@@ -54,7 +54,8 @@ def mnist(seed: int, *, net: str, shape: tuple[int, ...]) -> Split:
     calibration = _arrays(ROOT / "calibration" / f"{net}.npz")
     images = (test["x"].astype(np.float32) / np.float32(255)).reshape(-1, *shape)
     words = "1,000 committed training images; 10,000 test images"
-    return Split({"x": calibration["input"]}, {"x": images, "labels": test["y"]}, words)
+    evaluation = {"x": images, "labels": test["y"]}
+    return Split({"x": calibration["input"]}, evaluation, words, calibration["labels"])
 
 
 def cifar(seed: int, *, normalised: bool = True, count: int = 1000) -> Split:

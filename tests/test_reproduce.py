@@ -83,7 +83,7 @@ def test_settings_in_which_no_unit_goes_are_left_out(network):
 
 def measured(values, seed=0):
     """Measurements from penalties of every method, a dict each; what is missing is 1."""
-    module = script("mean_replacement")
+    module = script("analysis")
     return {
         module.Key(seed, step, "all", 0.1): {m: each.get((m.score, m.replace), 1.0) for m in module.PAPER}
         for step, each in enumerate(values)
@@ -91,7 +91,7 @@ def measured(values, seed=0):
 
 
 def test_a_profile_counts_measurements_below_the_threshold():
-    module = script("mean_replacement")
+    module = script("analysis")
     values = [{("norm", "mean"): 0.0, ("rs", "zero"): 3.0}, {("norm", "mean"): 2.0, ("rs", "zero"): 0.0}]
     values.append({})  # all equal: says nothing, and is left out
     found = measured(values)
@@ -103,7 +103,7 @@ def test_a_profile_counts_measurements_below_the_threshold():
 
 
 def test_differences_too_small_for_float32_are_equal():
-    shares = script("mean_replacement").shares(np.array([-1.0, -1e-8, 1e-8, 0.5]))
+    shares = script("analysis").shares(np.array([-1.0, -1e-8, 1e-8, 0.5]))
     assert shares == (0.25, 0.5, 0.25)
 
 

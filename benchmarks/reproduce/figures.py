@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.common import RESULTS
-from benchmarks.reproduce.mean_replacement import PAPER, Measurements, measurements, profile
+from benchmarks.reproduce.analysis import PAPER, Measurements, measurements, profile
 from benchmarks.reproduce.measure import FOLLOWED, read
 from benchmarks.reproduce.penalties import SCORES, Method
 
@@ -101,31 +101,38 @@ def selected(rows: Rows, score: str, since: int, units: int = 64) -> tuple[list[
     return steps, np.mean(curves, axis=0)
 
 
-FIGURES: Mapping[str, tuple[str, Callable[[Any, Rows], None]]] = {
+#: name -> (title, the part that it is drawn from, how)
+FIGURES: Mapping[str, tuple[str, str, Callable[[Any, Rows], None]]] = {
     "fig2": (
         "Penalties during training, 10 % of every layer (solid: mean, dotted: zero)",
+        "course",
         over_training("all"),
     ),
-    "fig3": ("Mean replacement against zero", scatter),
-    "fig5": ("Performance profiles (solid: mean, dotted: zero)", profiles),
+    "fig3": ("Mean replacement against zero", "paper", scatter),
+    "fig5": ("Performance profiles (solid: mean, dotted: zero)", "paper", profiles),
     "fig6a": (
         "Penalties during training, 10 % of conv2 (solid: mean, dotted: zero)",
+        "course",
         over_training("mid conv"),
     ),
-    "fig7a": ("Units of conv2 chosen at least once", chosen(0)),
-    "fig7b": ("Units of conv2 chosen at least once, second half of training", chosen(1955)),
+    "fig7a": ("Units of conv2 chosen at least once", "course", chosen(0)),
+    "fig7b": ("Units of conv2 chosen at least once, second half of training", "course", chosen(1955)),
 }
 
 
 def main() -> None:
-    """Draw all of them."""
+    """Draw all that there are penalties for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("net", choices=("small_conv", "medium_conv"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     rows = read(args.results / f"penalties_{args.net}.csv")
     matplotlib.rcParams.update({"svg.hashsalt": "onnxprune", "svg.fonttype": "none", "font.size": 9})
-    for name, (title, draw) in FIGURES.items():
+    measured = {row["part"] for row in rows}
+    for name, (title, part, draw) in FIGURES.items():
+        if part not in measured:
+            print(f"{name}: no penalties of the part {part!r} yet; see `measure`")
+            continue
         figure, axes = pyplot.subplots(figsize=(5.2, 3.6), layout="constrained")
         draw(axes, rows)
         axes.set_title(title, fontsize=9)

@@ -2,8 +2,7 @@
 
     python -m benchmarks.reproduce.mean_replacement small_conv
 
-Writes `results/mean_replacement_<net>.json` and `.md`. A measurement is one setting (network, moment, layers,
-amount); each has a penalty for every method (score and replacement).
+Writes `results/mean_replacement_<net>.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -12,94 +11,28 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.common import RESULTS, environment
+from benchmarks.common import RESULTS, Row, environment, environment_line
+from benchmarks.reproduce.analysis import (
+    OURS,
+    PAPER,
+    Images,
+    Measurements,
+    area,
+    by_seed,
+    by_step,
+    differences,
+    measurements,
+    profile,
+    shares,
+)
 from benchmarks.reproduce.measure import AMOUNTS, read
 from benchmarks.reproduce.penalties import SCORES, Method
 
-Array = npt.NDArray[np.float64]
-Images = Literal["train", "test"]
-
-
-class Key(NamedTuple):
-    """One measurement."""
-
-    seed: int
-    step: int
-    layers: str
-    amount: float
-
-
-Measurements = Mapping[Key, Mapping[Method, float]]
-
-PAPER = tuple(Method(score, replaced) for replaced in ("mean", "zero") for score in SCORES)  # type: ignore[arg-type]
-OURS = (Method("kfac", "mean"), Method("kfac", "zero"))
-_SAME = 1e-6  # nats; float32 sums differ by less where a dead unit goes
 _TAUS = (0.1, 0.25, 0.5)
-
-
-def measurements(rows: Iterable[Mapping[str, str]], images: Images, part: str = "paper") -> Measurements:
-    """The penalties of one part, in nats, on the images of the scores or on test images."""
-    found: dict[Key, dict[Method, float]] = {}
-    for row in rows:
-        if row["part"] == part and row[images]:
-            key = Key(int(row["seed"]), int(row["step"]), row["layers"], float(row["amount"]))
-            method = Method(row["score"], row["replace"])  # type: ignore[arg-type]
-            found.setdefault(key, {})[method] = float(row[images])
-    return found
-
-
-def differences(found: Measurements, one: Method, other: Method) -> Array:
-    """Penalty of `one` less that of `other`, for every measurement that has both."""
-    return np.array([each[one] - each[other] for each in found.values() if one in each and other in each])
-
-
-def shares(difference: Array) -> tuple[float, float, float]:
-    """Shares of the differences that are below, equal to and above zero."""
-    lower, higher = difference < -_SAME, difference > _SAME
-    return float(lower.mean()), float((~lower & ~higher).mean()), float(higher.mean())
-
-
-def normalised(found: Measurements, method: Method, among: Sequence[Method] = PAPER) -> Array:
-    """Where the penalty of `method` lies between the least (0) and the largest (1) of `among`.
-
-    Measurements in which all are equal say nothing, and are left out. A method not in `among` may be below 0.
-    """
-    places = []
-    for each in found.values():
-        low, high = min(each[m] for m in among), max(each[m] for m in among)
-        if high - low > _SAME:
-            places.append((each[method] - low) / (high - low))
-    return np.array(places)
-
-
-def profile(found: Measurements, method: Method, taus: Array) -> Array:
-    """Fig. 5: the share of measurements with a penalty of at most min + τ (max − min), by τ."""
-    places = normalised(found, method)
-    shares_: Array = (places[:, None] <= taus[None, :] + 1e-12).mean(axis=0)
-    return shares_
-
-
-def area(found: Measurements, method: Method) -> float:
-    """Area under the profile, τ from 0 to 1: 1 where the method always has the least penalty."""
-    return float(1 - np.clip(normalised(found, method), 0, 1).mean())
-
-
-def by_seed(found: Measurements) -> list[Measurements]:
-    """The measurements of each seed."""
-    seeds = sorted({key.seed for key in found})
-    return [{key: each for key, each in found.items() if key.seed == seed} for seed in seeds]
-
-
-def by_step(found: Measurements) -> list[tuple[int, Measurements]]:
-    """The measurements at each moment."""
-    steps = sorted({key.step for key in found})
-    return [(step, {key: each for key, each in found.items() if key.step == step}) for step in steps]
-
 
 # -- what the paper says -------------------------------------------------------------------------------------
 
@@ -234,7 +167,10 @@ def _against_rand(found: Measurements, method: Method) -> dict[str, Any]:
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def markdown(title: str, words: str, parts: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
+Tables = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def markdown(title: str, words: str, parts: Mapping[str, Tables], about: Row) -> str:
     """The tables for people: a section for each set of images, a table for each list of rows."""
     lines = [f"# {title}", "", words, ""]
     for images, listed in parts.items():
@@ -243,7 +179,7 @@ def markdown(title: str, words: str, parts: Mapping[str, Mapping[str, Sequence[M
                 continue
             lines += [f"## {heading} ({images} images)", "", _line(rows[0]), _line("---" for _ in rows[0])]
             lines += [*(_line(map(_cell, row.values())) for row in rows), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"Tables made: {environment_line(about)}", ""])
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -258,13 +194,18 @@ def _cell(value: Any) -> str:
 
 def words(found: Measurements, net: str) -> str:
     """What was measured, and what is smaller than in the paper."""
-    seeds, steps = sorted({key.seed for key in found}), sorted({key.step for key in found})
+    moments: dict[int, set[int]] = {}
+    for key in found:
+        moments.setdefault(key.seed, set()).add(key.step)
+    steps = "; ".join(
+        f"seed {seed}: {', '.join(map(str, sorted(moments[seed])))}" for seed in sorted(moments)
+    )
     return (
-        f"{len(found)} measurements: {len(seeds)} seeds, steps {', '.join(map(str, steps))}, five choices "
-        "of layers, six amounts (settings in which no unit goes are left out); 12 methods of the paper "
-        "and `kfac`. A penalty is the cross-entropy after removal − before, in nats; no fine-tuning. "
+        f"{len(found)} measurements, at training steps ({steps}) of 3,910 in all: five choices of layers, "
+        "six amounts (settings in which no unit goes are left out); 12 methods of the paper and `kfac`. "
+        "A penalty is the cross-entropy after removal − before, in nats; no fine-tuning. "
         f"Scaled down from the paper: {net} is trained for 5 epochs instead of 60 (batches of 64, SGD with "
-        "momentum, learning rate 0.01 to 0 along a cosine), measured at 3 moments at most instead of every "
+        "momentum, learning rate 0.01 to 0 along a cosine), measured at 2 or 3 moments instead of every "
         "250 steps, 4 seeds instead of 8, 500 test images for seed 0 alone, CIFAR-10 recompressed as JPEG. "
         "`equal`: within 1e-6 nats, as where only dead units go. The profile is Fig. 5's: τ is where the "
         "penalty lies between the least and the largest of the 12 methods; `area` is 1 for a method that "
@@ -285,10 +226,11 @@ def main() -> None:
         parts[images]["Least squares, end of training"] = least_squares(rows, images)  # type: ignore[arg-type]
     about = words(measurements(rows, "train"), args.net)
     title = f"Mean Replacement Pruning: the paper's findings on {args.net}"
-    record = {"title": title, "method": about, "environment": environment(0, 1000), "tables": parts}
+    made = environment(0, None)
+    record = {"title": title, "method": about, "environment": made, "tables": parts}
     path = args.results / f"mean_replacement_{args.net}"
     path.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    path.with_suffix(".md").write_text(markdown(title, about, parts))
+    path.with_suffix(".md").write_text(markdown(title, about, parts, made))
     print(path.with_suffix(".md").read_text())
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.reproduce.shared_networks
 
-Every score with zero and with mean, on ResNet-20, a VGG-like net and MobileNetV1; first-order scores use
-labels. Writes `results/penalties_shared.csv` and `mean_replacement_shared.json` and `.md`.
+Every score with zero and with mean, on LeNets, MobileNetV1, ResNet-20 and a VGG-like net; first-order scores
+use labels. Writes `results/penalties_shared.csv` and `mean_replacement_shared.json` and `.md`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from benchmarks.reproduce.measure import Part, append, crossed, measure, read
 from benchmarks.reproduce.penalties import SCORES, Network, Setting
 from benchmarks.subjects import SUBJECTS
 
-MODELS = ("resnet20_cifar10", "vgglike_cifar10", "mobilenetv1_025_128")
+MODELS = ("lenet_300_100", "lenet_5", "mobilenetv1_025_128", "resnet20_cifar10", "vgglike_cifar10")
 PART = Part(
     tuple(Setting("all", amount) for amount in (0.05, 0.1, 0.2)),
     crossed((*SCORES, "kfac"), "zero", "mean"),
     lambda step, last: True,
 )
 WORDS = (
-    "Loss after − before in nats, no fine-tuning; the same fraction of the units of every layer goes. "
-    "CIFAR-10 networks: 1,000 lossless training images, with labels, for scores, means and the first table, "
-    "509 test images for the second; MobileNetV1: halves of the 500 sample photos, which probably are "
-    "training images. Means over the seeds, which draw the images and the random units. `lower`: in how many "
-    "of them mean replacement has the lower penalty."
+    "Loss after − before in nats, no fine-tuning; the same fraction of the units of every layer goes. 1,000 "
+    "training images with labels for scores, means and the first table, 500 test images for the second; "
+    "MobileNetV1: halves of the 500 sample photos, which probably are training images. Means over the seeds, "
+    "which draw the images and the random units. `lower`: in how many of them mean replacement has the lower "
+    "penalty."
 )
+
+
+_TEST_IMAGES = 500
 
 
 def table(rows: Iterable[Mapping[str, str]], images: str) -> list[dict[str, Any]]:
@@ -61,16 +64,18 @@ def main() -> None:
     """Measure what is not there yet, then write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    path = args.results / "penalties_shared.csv"
-    for seed, name in product(args.seeds, MODELS):
+    path, about = args.results / "penalties_shared.csv", environment(0, None)
+    for seed, name in product(args.seeds, args.only):
         if any((row["part"], row["seed"]) == (name, str(seed)) for row in read(path)):
             continue
         start, split = time.perf_counter(), SUBJECTS[name].split(seed)
         assert split.labels is not None  # all are classifiers
         train = {**split.calibration, "labels": split.labels}
-        network = Network(SUBJECTS[name].path, train, split.evaluation, {"all": None}, seed)
+        test = {key: array[:_TEST_IMAGES] for key, array in split.evaluation.items()}
+        network = Network(SUBJECTS[name].path, train, test, {"all": None}, seed)
         append(path, measure(network, PART, (name, str(seed), "trained")))
         print(f"{name} seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     rows = read(path)
@@ -79,10 +84,10 @@ def main() -> None:
         for images in ("train", "test")
     }
     title = "Mean Replacement Pruning on networks trained by others"
-    record = {"title": title, "method": WORDS, "environment": environment(0, None), "tables": tables}
+    record = {"title": title, "method": WORDS, "environment": about, "tables": tables}
     stem = args.results / "mean_replacement_shared"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    stem.with_suffix(".md").write_text(markdown(title, WORDS, tables))
+    stem.with_suffix(".md").write_text(markdown(title, WORDS, tables, about))
     print(stem.with_suffix(".md").read_text())
 
 
