@@ -24,17 +24,15 @@ from onnxprune.evaluate import evaluate
 from onnxprune.layers import Skipped, find_layers
 from onnxprune.model import Model, load
 from onnxprune.options import Options, resolve
-from onnxprune.output import METADATA_KEY, save
+from onnxprune.output import METADATA_KEY, save_packed
 from onnxprune.passes.cleanup import cleanup
 from onnxprune.passes.dead_units import remove_dead_units
-from onnxprune.passes.pack import pack, unpack
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
 from onnxprune.prune import Gather, make_plan, make_task, prune
 from onnxprune.report import schema
 from onnxprune.report.compression import describe
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
-from onnxprune.session import Session
 from onnxprune.speeds import measure
 from onnxprune.statistics import Gathering, Statistics, collect, merge
 from onnxprune.statistics import load as load_statistics
@@ -245,19 +243,17 @@ def _blocked(statistics: Statistics | None, options: Options) -> dict[str, str]:
 
 def _write(model: ir.Model, before_removal: ir.Model, output: Path, data: Data, options: Options) -> int:
     """Pack and save; checked against the pruned graph before dead units went and weights were packed."""
-    packed = model.clone()
-    if options.pack != "none":
-        pack(packed, options.pack)
-    reference = before_removal
-    if options.pack == "fp16":
-        reference = packed.clone()
-        unpack(reference)
-    feeds = next(data.batches()).feeds
-    expected = Session(reference, options.provider, optimise=False).run(feeds)
     described = options.model_dump(mode="json")
     record = {"version": version("onnxprune"), "recipe": options.recipe, "options": described}
-    metadata = {METADATA_KEY: json.dumps(record, sort_keys=True)}
-    return save(packed, output, expected=[(feeds, expected)], metadata=metadata)
+    return save_packed(
+        model,
+        before_removal,
+        output,
+        next(data.batches()).feeds,
+        packing=options.pack,
+        provider=options.provider,
+        metadata={METADATA_KEY: json.dumps(record, sort_keys=True)},
+    )
 
 
 def _measure(

@@ -1,6 +1,7 @@
 """The safe writer: a complete, checked file or nothing at all."""
 
 import errno
+import itertools
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ import pytest
 import onnxprune.output
 from onnxprune.errors import OutputError
 from onnxprune.model import load, parameters
-from onnxprune.output import METADATA_KEY, save
+from onnxprune.output import METADATA_KEY, save, save_packed
 from onnxprune.passes.pack import pack
 from onnxprune.session import Session
 
@@ -102,6 +103,47 @@ def test_a_result_that_differs_is_not_written(model, expected, tmp_path, spoil):
     assert entries(tmp_path) == ["out.onnx"] and path.read_bytes() == b"precious"
 
 
+def cancelling(*parts):
+    """1×1 convolutions of slices of the channels, summed: weights of ±1e5 that leave next to nothing."""
+    rng = np.random.default_rng(0)
+    weight = (1e5 * rng.standard_normal((16, 64, 1, 1))).astype(np.float32)
+    weight[:, 1::2] = -weight[:, ::2]
+    bounds = [0, *parts, 64]
+    lines = [f"s{k} = Slice(x, a{k}, b{k}, one)  c{k} = Conv(s{k}, w{k})" for k in range(len(bounds) - 1)]
+    total = "c0" if len(bounds) == 2 else ", ".join(f"c{k}" for k in range(len(bounds) - 1))
+    text = f"g (float[n,64,7,7] x) => (float[n,16,7,7] y) {{ {' '.join(lines)} y = Sum({total}) }}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]> {text}')
+    for k, (start, end) in enumerate(itertools.pairwise(bounds)):
+        arrays = {f"a{k}": np.array([start]), f"b{k}": np.array([end]), f"w{k}": weight[:, start:end]}
+        proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items())
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
+    x = np.repeat(rng.standard_normal((2, 32, 7, 7)), 2, axis=1)
+    x[:, 1::2] += 3e-5 * rng.standard_normal((2, 32, 7, 7))
+    return load(proto).ir, {"x": x.astype(np.float32)}
+
+
+def test_a_network_that_amplifies_rounding_is_written_though_sums_come_in_another_order(tmp_path):
+    """MobileNetV2 with a third of its MACs cut by weight norm differed by 0.00103, of 0.001 allowed."""
+    truth, feeds = cancelling()
+    halves, _ = cancelling(31)
+    want = Session(truth, "cpu", optimise=False).run(feeds)
+    assert "differs by" in refused(halves, tmp_path / "a.onnx", expected=[(feeds, want)])
+    save_packed(halves, truth, tmp_path / "b.onnx", feeds, packing="none")
+    assert entries(tmp_path) == ["b.onnx"]
+
+
+def test_another_network_is_refused_however_much_it_amplifies_rounding(tmp_path):
+    truth, feeds = cancelling()
+    other = truth.clone()
+    name = next(name for name in other.graph.initializers if name.startswith("w"))
+    weight = other.graph.initializers[name].const_value.numpy().copy()
+    weight[0, 0] *= 1.1
+    other.graph.initializers[name].const_value = ir.tensor(weight)
+    with pytest.raises(OutputError, match="differs by"):
+        save_packed(other, truth, tmp_path / "a.onnx", feeds, packing="none")
+    assert entries(tmp_path) == []
+
+
 def test_a_function_may_judge_and_is_asked_with_optimisations_off_and_on(model, tmp_path):
     seen = []
 
@@ -161,7 +203,7 @@ def test_a_full_disk(tmp_path):
 import resource, signal, sys
 from onnxprune.errors import OutputError
 from onnxprune.model import load
-from onnxprune.output import METADATA_KEY, save
+from onnxprune.output import METADATA_KEY, save, save_packed
 model = load("in.onnx").ir
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

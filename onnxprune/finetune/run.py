@@ -22,11 +22,9 @@ from onnxprune.finetune.preparation import make_networks, prepare, require_divis
 from onnxprune.finetune.training import Trainer
 from onnxprune.model import Model, load, parameters
 from onnxprune.options import Training, resolve_training
-from onnxprune.output import METADATA_KEY, save
-from onnxprune.passes.pack import pack, unpack
+from onnxprune.output import METADATA_KEY, save_packed
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import schema
-from onnxprune.session import Session
 
 
 @dataclass
@@ -163,17 +161,14 @@ def _identity(
 
 
 def _write(tuned: Model, output: Path, data: Data, options: Training) -> int:
-    packed = tuned.ir.clone()
-    if options.pack != "none":
-        pack(packed, options.pack)
-    reference = tuned.ir
-    if options.pack == "fp16":
-        reference = packed.clone()
-        unpack(reference)
-    feeds = next(data.batches()).feeds
-    expected = Session(reference, "cpu", optimise=False).run(feeds)
-    return save(
-        packed, output, expected=[(feeds, expected)], metadata={METADATA_KEY: _record(tuned, options)}
+    return save_packed(
+        tuned.ir,
+        tuned.ir,
+        output,
+        next(data.batches()).feeds,
+        packing=options.pack,
+        provider="cpu",
+        metadata={METADATA_KEY: _record(tuned, options)},
     )
 
 
