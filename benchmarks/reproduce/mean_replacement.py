@@ -189,7 +189,7 @@ def _line(cells: Iterable[str]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def words(found: Measurements, net: str) -> str:

@@ -1,4 +1,4 @@
-"""The Mean Replacement paper's question put to networks that others trained: few units of every layer.
+"""The Mean Replacement paper's question put to trained networks of other kinds: few units of every layer.
 
     python -m benchmarks.reproduce.shared_networks
 
@@ -79,11 +79,8 @@ def main() -> None:
         append(path, measure(network, PART, (name, str(seed), "trained")))
         print(f"{name} seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
     rows = read(path)
-    tables = {
-        images: {"Penalties of networks trained by others": table(rows, images)}
-        for images in ("train", "test")
-    }
-    title = "Mean Replacement Pruning on networks trained by others"
+    tables = {images: {"Penalties of trained networks": table(rows, images)} for images in ("train", "test")}
+    title = "Mean Replacement Pruning on other trained networks"
     record = {"title": title, "method": WORDS, "environment": about, "tables": tables}
     stem = args.results / "mean_replacement_shared"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
