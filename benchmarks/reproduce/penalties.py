@@ -26,7 +26,7 @@ from onnxprune.options import Options, Replacement, Score, resolve
 from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.progress import Silent
 from onnxprune.prune import make_task, prune
-from onnxprune.shares import Limits, in_every_family
+from onnxprune.shares import Limits, in_every_family, steps
 from onnxprune.statistics import Gathering, Statistics, collect
 
 SCORES: tuple[Score, ...] = ("abs_mrs", "abs_rs", "norm", "rand", "mrs", "rs")  # the paper's
@@ -111,7 +111,8 @@ class Network:
             for family in families
         ]
         sizes = np.array([family.size for family in families])
-        return replace(order, kept=np.where(hit, in_every_family(Limits(sizes), setting.amount), sizes))
+        limits = Limits(sizes, tuple(map(steps, sizes.tolist())))
+        return replace(order, kept=np.where(hit, in_every_family(limits, setting.amount), sizes))
 
     def penalty(self, cut: Cut, replaced: Replacement) -> Penalty:
         """Remove the units from a copy and measure it; scores often agree, and then it is measured once."""

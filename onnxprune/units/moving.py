@@ -258,7 +258,9 @@ def _space_to_depth(t: Ties) -> None:
     x, y = t.axes(0), t.out
     t.tie(x[0], y[0])
     if x[1] is not None:
-        t.tie(np.tile(x[1], t.node.attributes.get_int("blocksize") ** 2), y[1])
+        copies = t.node.attributes.get_int("blocksize") ** 2
+        column_first = t.node.attributes.get_string("mode", "DCR") == "CRD"  # since opset 28
+        t.tie(np.repeat(x[1], copies) if column_first else np.tile(x[1], copies), y[1])
 
 
 MOVING: dict[str, Rule] = {

@@ -84,6 +84,7 @@ def ties_of(op):
         ("c, b = Split <axis = 1> (a, sizes)", [2, 3, 4, 5]),
         ("b = Pad (a, widths)", [None, *ALL, None, None]),
         ("b = SpaceToDepth <blocksize = 2> (a)", ALL * 4),
+        ('b = SpaceToDepth <blocksize = 2, mode = "CRD"> (a)', [index for index in ALL for _ in range(4)]),
         ('b = Resize <mode = "nearest"> (a, , scales)', ALL),
         ("b = MaxPool <kernel_shape = [2, 2]> (a)", ALL),
         ("b = GlobalMaxPool (a)", ALL),

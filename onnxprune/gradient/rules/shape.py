@@ -179,7 +179,8 @@ def _depth_to_space(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]
 
 
 def _space_to_depth(op: Emitter, node: ir.Node, grads: Sequence[ir.Value | None]) -> Sequence[Gradient]:
-    return [op.DepthToSpace(only(grads), blocksize=node.attributes["blocksize"].as_int())]
+    mode = node.attributes.get_string("mode", "DCR")  # since opset 28
+    return [op.DepthToSpace(only(grads), blocksize=node.attributes["blocksize"].as_int(), mode=mode)]
 
 
 SHAPE: dict[str, Rule] = {
