@@ -23,8 +23,9 @@ from onnxprune.session import Session
 # logarithms of next to nothing, where every digit counts, and voices in noise have a probability of 1e-4.
 FORWARD = {"basic_pitch_nmp": 3e-4, "silero_vad_16k_op15": 1e-4, "silero_vad_op18_ifless": 1e-4}
 # ‖difference‖ / ‖gradient‖ over all weights together. Where a Clip or Relu is within rounding of its kink,
-# the two take different sides: that is 1e-4 of the mobile nets.
-BACKWARD = 1e-3
+# the two take different sides, and one such activation of a mobile net weighs much: 1e-4 on one thread, 1.2e-3
+# on two, which sum in another order. A wrong rule is off by the order of one.
+BACKWARD, CLIPPED = 1e-3, 1e-2
 # Their layers are inside an If, into which our own gradient graph does not go.
 DIFFERENTIABLE = [name for name in MODELS if not name.startswith("silero")]
 # Their gradient graphs take onnxruntime some seconds each to load.
@@ -115,7 +116,8 @@ def test_gradient_is_that_of_the_onnx_gradient_graph(name: str, shared: Path) ->
     right = gradients(twin, [by_name[n] for n in it.names], list(weights), it.given | seeds)
     pairs = [(g, torch.tensor(right[n])) for n, g in zip(weights, grads, strict=True)]
     wrong = sum(float((found - want).square().sum()) for found, want in pairs)
-    assert wrong**0.5 <= BACKWARD * sum(float(want.square().sum()) for _, want in pairs) ** 0.5
+    allowed = CLIPPED if name.startswith("mobilenet") else BACKWARD
+    assert wrong**0.5 <= allowed * sum(float(want.square().sum()) for _, want in pairs) ** 0.5
 
 
 def _values(model: ir.Model) -> list[ir.Value]:
