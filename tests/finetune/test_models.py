@@ -23,8 +23,8 @@ from onnxprune.session import Session
 # logarithms of next to nothing, where every digit counts, and voices in noise have a probability of 1e-4.
 FORWARD = {"basic_pitch_nmp": 3e-4, "silero_vad_16k_op15": 1e-4, "silero_vad_op18_ifless": 1e-4}
 # ‖difference‖ / ‖gradient‖ over all weights together. Where a Clip or Relu is within rounding of its kink,
-# the two take different sides, and one such activation of a mobile net weighs much: 1e-4 on one thread, 1.2e-3
-# on two, which sum in another order. A wrong rule is off by the order of one.
+# the two take different sides, and one such activation of a mobile net weighs much: 1e-4 on one thread,
+# 1.2e-3 on two, which sum in another order. A wrong rule is off by the order of one.
 BACKWARD, CLIPPED = 1e-3, 1e-2
 # Their layers are inside an If, into which our own gradient graph does not go.
 DIFFERENTIABLE = [name for name in MODELS if not name.startswith("silero")]
