@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -32,4 +31,6 @@ def images(
 
 
 def _decoded(data: bytes) -> npt.NDArray[Any]:
+    from PIL import Image  # what else reads this file does without Pillow
+
     return np.asarray(Image.open(BytesIO(data)))
