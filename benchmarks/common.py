@@ -203,8 +203,13 @@ def environment_line(environment: Row) -> str:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    """The commit measured; "dirty" means code or models beyond it, not the results that this run writes itself."""
+    git = ["git", "-C", str(ROOT)]
+    commit, changed = (
+        subprocess.run([*git, *arguments], capture_output=True, text=True, check=False).stdout.strip()
+        for arguments in (("describe", "--always"), ("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}"))
+    )
+    return f"{commit}-dirty" if changed else commit or "unknown"
 
 
 def _processor() -> str:
