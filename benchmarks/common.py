@@ -203,13 +203,15 @@ def environment_line(environment: Row) -> str:
 
 
 def _commit() -> str:
-    """The commit measured; "dirty" means code or models beyond it, not the results that this run writes itself."""
-    git = ["git", "-C", str(ROOT)]
-    commit, changed = (
-        subprocess.run([*git, *arguments], capture_output=True, text=True, check=False).stdout.strip()
-        for arguments in (("describe", "--always"), ("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}"))
-    )
+    """The commit measured; "dirty" where more has changed than the results that this run writes itself."""
+    changes = ("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}")
+    commit, changed = (_git(*arguments) for arguments in (("describe", "--always"), changes))
     return f"{commit}-dirty" if changed else commit or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor() -> str:

@@ -31,7 +31,8 @@ class Options(BaseModel):
 
     `units` below 1 is the fraction to remove, as in the Mean Replacement paper, from 1 on a number of units;
     `ratio` and `macs` are what to keep. `min_units` 0 lets a branch behind a residual sum lose all of its
-    units; so does `round_to` "auto" where no narrower one is faster. `units_of` has the fraction to remove
+    units; where it is not given, one unit stays, but with `round_to` "auto" such a branch may go where no
+    narrower one is faster. `units_of` has the fraction to remove
     where layers of a name make the units. `heads`: whole ones are removed, or each is made narrower.
     `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
     """
@@ -51,7 +52,7 @@ class Options(BaseModel):
     scope: Scope = "global"
     score: Score = "kfac"
     replace: Replacement = "linear"
-    min_units: Annotated[int, Field(ge=0)] = 1
+    min_units: Annotated[int, Field(ge=0)] | None = None
     round_to: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     units_of: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
     approximate: bool = False

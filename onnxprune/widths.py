@@ -34,12 +34,12 @@ def allowed_widths(found: Families, options: Options, speeds: SpeedTable | None)
         options: minima, multiples, settled fractions.
         speeds: what widths cost on this machine, where `--round-to auto` asks for it.
     """
-    branches = exits(found) if options.scope == "global" and options.min_units <= 1 else {}
+    branches = exits(found) if options.scope == "global" and not options.min_units else {}
     allowed, costs = [], []
     for family in found.families:
         # a unit of several channels (a head, a group) need not itself come in multiples
         channels = family.makers[0].indices.shape[1]
-        least = 0 if family.name in branches and not options.min_units else max(1, options.min_units)
+        least = 0 if family.name in branches and options.min_units == 0 else max(1, options.min_units or 1)
         numbers = steps(family.size, least, _step(options, channels), _pinned(family, options))
         if speeds is not None and len(numbers) > 1:
             numbers = _fast(numbers, speeds.useful(family.size, channels), family.name in branches)
@@ -51,9 +51,8 @@ def allowed_widths(found: Families, options: Options, speeds: SpeedTable | None)
 
 def _fast(numbers: Slots, useful: Sequence[int], is_branch: bool) -> Slots:
     """The useful ones; a branch that no narrower width makes faster may go as a whole."""
-    return (
-        np.array([0, *useful]) if is_branch and len(useful) == 1 else numbers[np.isin(numbers, [0, *useful])]
-    )
+    fast = numbers[np.isin(numbers, [0, *useful])]
+    return np.array([0, *fast]) if is_branch and len(fast) == 1 else fast
 
 
 def _step(options: Options, channels: int) -> int:

@@ -161,5 +161,9 @@ class TestWidths:
         with pytest.raises(BudgetError, match=r"--macs 0.7 cannot be met"):
             self.kept(0.7, 16, min_units=2)
 
+    def test_it_does_not_where_one_unit_was_asked_for_explicitly(self):
+        with pytest.raises(BudgetError, match=r"--macs 0.7 cannot be met"):
+            self.kept(0.7, 16, min_units=1)
+
     def test_zero_as_the_minimum_lets_it_go_on_any_machine(self):
         assert self.kept(0.1, 8, min_units=0)["one"] == 0

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.edits import add_initializer, set_input, take_place
 from onnxprune.normalise.linear import FLOATS, Linear, Vector, channel_vector, find_linear
 from onnxprune.normalise.note import Note
 
@@ -253,36 +254,7 @@ def _set_bias(graph: ir.Graph, layer: Linear, bias: Array) -> None:
         return
     if node.op_type == "Gemm":
         node.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-    if len(node.inputs) <= index:
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, _initializer(graph, f"{layer.weight.name}/bias", bias, present))
-
-
-def _initializer(graph: ir.Graph, stem: str, array: Array, replaced: ir.Value | None = None) -> ir.Value:
-    """`array` in the place of `replaced` where nobody else uses that, else as a new initializer."""
-    if (
-        replaced is not None
-        and len(replaced.uses()) == 1
-        and not replaced.is_graph_output()
-        and replaced.name
-    ):
-        replaced.const_value = ir.tensor(array, name=replaced.name)
-        replaced.shape = ir.Shape(array.shape)
-        return replaced
-    taken = {value.name for g in (graph, *graph.subgraphs()) for node in g for value in node.outputs}
-    taken |= {name for g in (graph, *graph.subgraphs()) for name in g.initializers}
-    name, number = stem, 0
-    while name in taken or any(value.name == name for value in graph.inputs):
-        number += 1
-        name = f"{stem}_{number}"
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array, name=name),
-    )
-    graph.register_initializer(value)
-    return value
+    set_input(node, index, bias, f"{layer.weight.name}/bias")
 
 
 def _bypass(graph: ir.Graph, node: ir.Node, affine: Affine) -> None:
@@ -296,10 +268,5 @@ def _bypass(graph: ir.Graph, node: ir.Node, affine: Affine) -> None:
 def _become_add(graph: ir.Graph, node: ir.Node, affine: Affine, shift: Vector) -> None:
     """Replace `node` by the Add of `shift` that makes a MatMul a layer with bias."""
     assert affine.x.dtype is not None  # checked against FLOATS
-    constant = _initializer(graph, f"{affine.x.name}/bias", shift.astype(affine.x.dtype.numpy()))
-    y = affine.y
-    added = ir.node("Add", [affine.x, constant], name=node.name)
-    graph.insert_before(node, added)
-    y.replace_all_uses_with(added.outputs[0], replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    added.outputs[0].name, added.outputs[0].type, added.outputs[0].shape = y.name, y.type, y.shape
+    constant = add_initializer(graph, f"{affine.x.name}/bias", shift.astype(affine.x.dtype.numpy()))
+    take_place(ir.node("Add", [affine.x, constant], name=node.name), node)

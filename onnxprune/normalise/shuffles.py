@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.edits import add_initializer, take_place
+
 _LARGEST = 2**20  # elements of one sample that are counted through
 
 
@@ -25,22 +27,8 @@ class ShuffleIsGather(ir.passes.InPlacePass):
         ]
         for chain, (axis, indices) in found:
             first, last = chain[0], chain[-1]
-            name = f"{last.name}.order"
-            value = ir.Value(
-                name=name,
-                shape=ir.Shape(indices.shape),
-                type=ir.TensorType(ir.DataType.INT64),
-                const_value=ir.tensor(indices, name=name),
-            )
-            model.graph.register_initializer(value)
-            gather = ir.node("Gather", [first.inputs[0], value], {"axis": axis}, name=last.name)
-            model.graph.insert_after(last, gather)
-            old, new = last.outputs[0], gather.outputs[0]
-            new.shape, new.type = old.shape, old.type
-            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-            new.name = old.name
-            for node in reversed(chain):
-                model.graph.remove(node, safe=True)
+            value = add_initializer(model.graph, f"{last.name}.order", indices)
+            take_place(ir.node("Gather", [first.inputs[0], value], {"axis": axis}, name=last.name), *chain)
         return ir.passes.PassResult(model, bool(found))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.edits import add_initializer, take_place
+
 
 class GatherInOrderIsReshape(ir.passes.InPlacePass):
     """Replaces Gather along the only axis of a value, of all indices in order, by Reshape to their shape."""
@@ -19,23 +21,9 @@ class GatherInOrderIsReshape(ir.passes.InPlacePass):
         for node in found:
             data, indices = node.inputs
             assert indices is not None and indices.shape is not None
-            name = f"{node.name}.shape"
             shape = np.array(indices.shape.numpy(), dtype=np.int64)
-            value = ir.Value(
-                name=name,
-                shape=ir.Shape(shape.shape),
-                type=ir.TensorType(ir.DataType.INT64),
-                const_value=ir.tensor(shape, name=name),
-            )
-            model.graph.register_initializer(value)
-            output = node.outputs[0]
-            view = ir.node("Reshape", [data, value], name=node.name)
-            model.graph.insert_after(node, view)
-            new = view.outputs[0]
-            new.shape, new.type = output.shape, output.type
-            ir.convenience.replace_all_uses_with(output, new, replace_graph_outputs=True)
-            new.name = output.name
-            model.graph.remove(node, safe=True)
+            value = add_initializer(model.graph, f"{node.name}.shape", shape)
+            take_place(ir.node("Reshape", [data, value], name=node.name), node)
         return ir.passes.PassResult(model, bool(found))
 
 

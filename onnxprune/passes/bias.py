@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxprune.passes.remove_units import fresh_name, set_input
+from onnxprune.edits import fresh_name, set_input
 from onnxprune.units.linear import Linear
 from onnxprune.units.ties import constant, given
 

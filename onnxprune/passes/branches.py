@@ -12,10 +12,10 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune.edits import set_input
 from onnxprune.layers import find_layers
 from onnxprune.normalise.unused import RemoveUnused
 from onnxprune.passes.constants import Constants
-from onnxprune.passes.remove_units import set_input
 from onnxprune.units import unit_groups
 from onnxprune.units.branches import same_shape
 from onnxprune.units.ties import is_constant

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.edits import fresh_name, set_input
 from onnxprune.errors import ModelError
 from onnxprune.units import Groups
 from onnxprune.units.moving import pads, slices, target
@@ -40,43 +41,6 @@ def remove_units(model: ir.Model, groups: Groups, units: Iterable[int]) -> int:
         if rewrite is not None and cut.touches(node):
             rewrite(cut, node)
     return sum(cut.slice(value, use, axes) for (value, use), axes in list(groups.values()))
-
-
-def set_input(node: ir.Node, index: int, array: npt.NDArray[Any]) -> ir.Value:
-    """Make input `index` of `node` a constant of its own that holds `array`; a constant nobody reads goes."""
-    graph, old = node.graph, node.inputs[index] if index < len(node.inputs) else None
-    assert isinstance(graph, ir.Graph)
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    stem = old.name if old is not None and old.is_initializer() else f"{node.name}.{index}"
-    alone = old is not None and old.is_initializer() and len(old.uses()) == 1 and not old.is_graph_output()
-    name = (
-        stem if alone and stem else fresh_name(graph, f"{stem}.{node.name}" if old is not None else str(stem))
-    )
-    if alone and old is not None:
-        node.replace_input_with(index, None)
-        del graph.initializers[stem or ""]
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        const_value=ir.tensor(array, name=name),
-    )
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
-    return value
-
-
-def fresh_name(graph: ir.Graph, stem: str) -> str:
-    """`stem`, or with a number behind it if a value of the graph has that name."""
-    taken = {*graph.initializers, *(value.name for value in graph.inputs)}
-    taken |= {value.name for node in graph.all_nodes() for value in node.outputs}
-    number = 1
-    name = stem
-    while name in taken:
-        number += 1
-        name = f"{stem}.{number}"
-    return name
 
 
 class _Cut:
