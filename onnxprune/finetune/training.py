@@ -133,7 +133,7 @@ class Trainer:
         """Train on one batch; its loss, this process's part of it."""
         position, options = self.run.position, self.options
         step = position.epoch * self.steps + position.step
-        torch.manual_seed(options.seed + step)  # for networks that draw
+        self._seed(options.seed + step)
         for group in self.run.optimizer.param_groups:
             group["lr"] = options.learning_rate * rate(step / (options.epochs * self.steps), options)
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
@@ -144,6 +144,12 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.run.parameters.values(), options.clip)
         self.run.optimizer.step()
         return loss.detach()
+
+    def _seed(self, seed: int) -> None:
+        """For networks that draw; without CUDA `torch.manual_seed` would queue a call and its stack each step."""
+        torch.default_generator.manual_seed(seed)
+        if self.processes.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _loss(self, module: nn.Module, share: Share) -> Tensor:
         targets = self.networks.targets(share.inputs)
