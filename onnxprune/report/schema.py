@@ -58,6 +58,22 @@ class StageRow(Record):
     seconds: float
 
 
+class CurvePoint(Record):
+    """One compression on a curve of accuracy against size: what was asked for, and what it gave.
+
+    `target` is the field of `Options` that was varied ("ratio", "units", "macs"), `value` its value.
+    """
+
+    method: str
+    target: str
+    value: float
+    kept_ratio: float
+    macs: int | None
+    bytes: int
+    metric: float
+    chosen: bool = False
+
+
 class Skipped(Record):
     """A node left as it was, and why."""
 
@@ -87,6 +103,7 @@ class CompressionReport(Record):
     layers: tuple[LayerRow, ...] = ()
     units: tuple[UnitRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     data: str
     loss: str
