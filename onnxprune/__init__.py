@@ -5,7 +5,7 @@
 
 The package in reading order, from the ground up; each module imports only those before it:
 
-    errors, options, emit      the error tree, what a run was asked for, writing graphs (and `reading` them)
+    errors, options, emit      the error tree, what a run was asked for, writing graphs (`reading`, `edits`: the rest)
     model, normalise           ONNX files in, brought to one form
     session, data, progress    running graphs, calibration data
     im2col, layers             every linear node as s = W ā

@@ -1,15 +1,17 @@
-"""The Mean Replacement paper's figures as SVG, drawn from the penalties that `measure` wrote.
+"""The Mean Replacement paper's figures as SVG, drawn from what `measure`, `retraining` and `squares` wrote.
 
     python -m benchmarks.reproduce.figures small_conv
 
-Figs. 2 and 6a: penalties over training. Fig. 3: with mean against without. Fig. 5: performance profiles.
-Fig. 7: how many units of a layer were chosen at least once. Needs the extra `report`.
+Figs. 2 and 6a: penalties over training. Fig. 3: with mean against without; Fig. 4: that after fine-tuning.
+Fig. 5: performance profiles. Fig. 6b: outputs of the units chosen. Fig. 7: how many units of a layer were
+chosen at least once. Needs the extra `report`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,9 @@ COLOURS = {
     "mrs": "#D55E00", "rs": "#E69F00", "kfac": "#CC79A7",
 }  # fmt: skip
 STYLES = {"mean": "-", "zero": ":"}
-_LOW, _HIGH = -0.1, 0.5  # of Fig. 3, as in the paper
+_LOW, _HIGH = -0.1, 0.5  # of Figs. 3 and 4, as in the paper
+_SCATTERED = ("norm", "abs_rs", "abs_mrs")  # the scores of Figs. 3 and 4
+_HISTOGRAMS = ("abs_mrs", "mrs", "rand", "kfac")  # those of Fig. 6b, and ours
 
 Rows = list[dict[str, str]]
 
@@ -55,12 +59,47 @@ def over_training(layers: str) -> Callable[[Any, Rows], None]:
 def scatter(axes: Any, rows: Rows) -> None:
     """Fig. 3: a point for each measurement of three scores, penalty with zero against penalty with mean."""
     found = measurements(rows, "train")
-    for score in ("norm", "abs_rs", "abs_mrs"):
-        pairs = [(each[Method(score, "zero")], each[Method(score, "mean")]) for each in found.values()]  # type: ignore[arg-type]
-        x, y = np.clip(np.array(pairs).T, _LOW, _HIGH)
+    pairs = {
+        score: [(each[Method(score, "zero")], each[Method(score, "mean")]) for each in found.values()]  # type: ignore[arg-type]
+        for score in _SCATTERED
+    }
+    _against(axes, pairs)
+
+
+def tuned(after: int) -> Callable[[Any, Rows], None]:
+    """Fig. 4: the same, `after` so many steps of fine-tuning, a point for each seed and amount."""
+
+    def draw(axes: Any, rows: Rows) -> None:
+        found = {
+            (row["score"], row["seed"], row["amount"], row["replace"]): float(row["train"])
+            for row in rows
+            if row["after"] == str(after) and row["score"]
+        }
+        settings = sorted({key[1:3] for key in found})
+        pairs = {
+            score: [(found[score, *each, "zero"], found[score, *each, "mean"]) for each in settings]
+            for score in _SCATTERED
+        }
+        _against(axes, pairs)
+
+    return draw
+
+
+def _against(axes: Any, pairs: Mapping[str, list[tuple[float, float]]]) -> None:
+    for score, points in pairs.items():
+        x, y = np.clip(np.array(points).T, _LOW, _HIGH)
         axes.scatter(x, y, s=8, lw=0, alpha=0.7, color=COLOURS[score], label=score)
     axes.plot((_LOW, _HIGH), (_LOW, _HIGH), color="#AAAAAA", lw=0.8)
     axes.set(xlabel="penalty with zero, nats", ylabel="penalty with mean, nats")
+
+
+def squares(axes: Any, rows: Rows) -> None:
+    """Fig. 6b: mean squared outputs of the units that go, over all moments of training and seeds."""
+    values = {score: [float(row["square"]) for row in rows if row["score"] == score] for score in _HISTOGRAMS}
+    bins = np.linspace(0, max(map(max, values.values())), 31)
+    for score, each in values.items():
+        axes.hist(each, bins, histtype="step", color=COLOURS[score], label=score)
+    axes.set(xlabel="mean squared output of a unit", ylabel="units chosen", yscale="log")
 
 
 def profiles(axes: Any, rows: Rows) -> None:
@@ -101,45 +140,52 @@ def selected(rows: Rows, score: str, since: int, units: int = 64) -> tuple[list[
     return steps, np.mean(curves, axis=0)
 
 
-#: name -> (title, the part that it is drawn from, how)
-FIGURES: Mapping[str, tuple[str, str, Callable[[Any, Rows], None]]] = {
-    "fig2": (
-        "Penalties during training, 10 % of every layer (solid: mean, dotted: zero)",
-        "course",
-        over_training("all"),
-    ),
-    "fig3": ("Mean replacement against zero", "paper", scatter),
-    "fig5": ("Performance profiles (solid: mean, dotted: zero)", "paper", profiles),
-    "fig6a": (
-        "Penalties during training, 10 % of conv2 (solid: mean, dotted: zero)",
-        "course",
-        over_training("mid conv"),
-    ),
-    "fig7a": ("Units of conv2 chosen at least once", "course", chosen(0)),
-    "fig7b": ("Units of conv2 chosen at least once, second half of training", "course", chosen(1955)),
+@dataclass(frozen=True)
+class Figure:
+    """One figure: drawn from the rows of `<source>_<net>.csv`, of one part where the file has several."""
+
+    title: str
+    draw: Callable[[Any, Rows], None]
+    source: str = "penalties"
+    part: str | None = None
+
+
+_DURING = "Penalties during training, 10 % of {} (solid: mean, dotted: zero)"
+_CHOSEN = "Units of conv2 chosen at least once"
+FIGURES: Mapping[str, Figure] = {
+    "fig2": Figure(_DURING.format("every layer"), over_training("all"), part="course"),
+    "fig3": Figure("Mean replacement against zero", scatter, part="paper"),
+    **{
+        f"fig4_{n}": Figure(f"Mean against zero after {n} steps of fine-tuning", tuned(n), "retraining")
+        for n in (10, 100, 500)
+    },
+    "fig5": Figure("Performance profiles (solid: mean, dotted: zero)", profiles, part="paper"),
+    "fig6a": Figure(_DURING.format("conv2"), over_training("mid conv"), part="course"),
+    "fig6b": Figure("Outputs of the units of conv2 that are chosen", squares, "squares"),
+    "fig7a": Figure(_CHOSEN, chosen(0), part="course"),
+    "fig7b": Figure(f"{_CHOSEN}, second half of training", chosen(1955), part="course"),
 }
 
 
 def main() -> None:
-    """Draw all that there are penalties for."""
+    """Draw all that there are measurements for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("net", choices=("small_conv", "medium_conv"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    rows = read(args.results / f"penalties_{args.net}.csv")
     matplotlib.rcParams.update({"svg.hashsalt": "onnxprune", "svg.fonttype": "none", "font.size": 9})
-    measured = {row["part"] for row in rows}
-    for name, (title, part, draw) in FIGURES.items():
-        if part not in measured:
-            print(f"{name}: no penalties of the part {part!r} yet; see `measure`")
+    for name, figure in FIGURES.items():
+        rows = read(args.results / f"{figure.source}_{args.net}.csv")
+        if not any(figure.part in (None, row.get("part")) for row in rows):
+            print(f"{name}: nothing measured yet; see `{figure.source.replace('penalties', 'measure')}`")
             continue
-        figure, axes = pyplot.subplots(figsize=(5.2, 3.6), layout="constrained")
-        draw(axes, rows)
-        axes.set_title(title, fontsize=9)
+        canvas, axes = pyplot.subplots(figsize=(5.2, 3.6), layout="constrained")
+        figure.draw(axes, rows)
+        axes.set_title(figure.title, fontsize=9)
         axes.legend(fontsize=7, frameon=False)
         path = args.results / f"{args.net}_{name}.svg"
-        figure.savefig(path, metadata={"Date": None})
-        pyplot.close(figure)
+        canvas.savefig(path, metadata={"Date": None})
+        pyplot.close(canvas)
         print(path)
 
 

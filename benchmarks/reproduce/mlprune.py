@@ -91,10 +91,15 @@ def _stage(row: Row) -> str:
 def _files(net: str, folder: Path) -> tuple[Path, Path]:
     paths = []
     for part in ("train", "test"):
-        x, labels = _mnist(part)
         paths.append(folder / f"{part}.npz")
-        np.savez(paths[-1], input=x.reshape(-1, *_INPUTS[net]), labels=labels)
+        np.savez(paths[-1], **arrays(net, part))
     return paths[0], paths[1]
+
+
+def arrays(net: str, part: str) -> dict[str, np.ndarray]:
+    """All images of a part of MNIST as `net` wants them, with labels."""
+    x, labels = _mnist(part)
+    return {"input": x.reshape(-1, *_INPUTS[net]), "labels": labels}
 
 
 @cache
