@@ -5,7 +5,7 @@
 
 The package in reading order, from the ground up; each module imports only those before it:
 
-    errors, options, emit      the error tree, what a run was asked for, writing graphs (`reading`, `edits`: the rest)
+    errors, options, emit      the error tree, what a run was asked for, graphs written (`reading`, `edits`)
     model, normalise           ONNX files in, brought to one form
     session, data, progress    running graphs, calibration data
     im2col, layers             every linear node as s = W ā
@@ -17,7 +17,9 @@ The package in reading order, from the ground up; each module imports only those
     plan, budget               decisions, as data
     passes, sweep              edits
     speeds, widths, cut        which units go; how wide layers may be, and what that costs on this machine
-    prune, evaluate, report    a whole run, its figures (`footprint`: those of memory)
+    task, ranking, regrowth    one pruning as data; weights by score, none of them on a dead unit
+    prune                      a whole run
+    evaluate, report           its figures (`footprint`: those of memory)
     finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
     pipeline, bench, cli       for callers and for the command line (`staged`: pruning and training in turns)
 """

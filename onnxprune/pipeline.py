@@ -29,7 +29,7 @@ from onnxprune.passes.cleanup import cleanup
 from onnxprune.passes.dead_units import remove_dead_units
 from onnxprune.plan import Plan
 from onnxprune.progress import Progress, Silent
-from onnxprune.prune import Gather, make_plan, make_task, prune
+from onnxprune.prune import make_plan, prune
 from onnxprune.report import schema
 from onnxprune.report.compression import describe
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
@@ -38,6 +38,7 @@ from onnxprune.statistics import Gathering, Statistics, collect, merge
 from onnxprune.statistics import load as load_statistics
 from onnxprune.statistics import save as save_statistics
 from onnxprune.statistics.opening import open_calibration
+from onnxprune.task import Gather, make_task
 
 
 @dataclass

@@ -19,6 +19,9 @@ LAYERS = (
     ("report",),
     ("evaluate", "footprint", "output"),
     ("prune",),
+    ("regrowth",),
+    ("ranking",),
+    ("task",),
     ("cut",),
     ("widths",),
     ("sweep", "passes", "speeds"),
@@ -35,7 +38,7 @@ LAYERS = (
     ("session",),
     ("model",),
     ("normalise",),
-    ("emit", "options", "progress", "reading", "solve"),
+    ("edits", "emit", "options", "progress", "reading", "solve"),
     ("errors",),
 )
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}

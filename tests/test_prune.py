@@ -11,9 +11,10 @@ from onnxprune.model import parameters
 from onnxprune.options import RECIPES, resolve
 from onnxprune.passes.dead_units import dead_mask, remove_dead_units
 from onnxprune.progress import Silent
-from onnxprune.prune import Task, prune
+from onnxprune.prune import prune
 from onnxprune.saliency import SALIENCIES, normalised, saliency
 from onnxprune.statistics import Gathering, collect
+from onnxprune.task import Task
 
 
 def task_for(name, recipe="default", count=64, seed=0, **options):

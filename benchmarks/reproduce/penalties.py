@@ -25,9 +25,10 @@ from onnxprune.layers import find_layers
 from onnxprune.options import Options, Replacement, Score, resolve
 from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.progress import Silent
-from onnxprune.prune import make_task, prune
+from onnxprune.prune import prune
 from onnxprune.shares import Limits, in_every_family, steps
 from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.task import make_task
 
 SCORES: tuple[Score, ...] = ("abs_mrs", "abs_rs", "norm", "rand", "mrs", "rs")  # the paper's
 

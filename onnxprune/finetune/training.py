@@ -146,7 +146,7 @@ class Trainer:
         return loss.detach()
 
     def _seed(self, seed: int) -> None:
-        """For networks that draw; without CUDA `torch.manual_seed` would queue a call and its stack each step."""
+        """For networks that draw. Without CUDA `torch.manual_seed` queues a call and its stack, for ever."""
         torch.default_generator.manual_seed(seed)
         if self.processes.device.type == "cuda":
             torch.cuda.manual_seed(seed)

@@ -1,0 +1,138 @@
+"""Ranking: every weight has a score, the best of all layers together or of each layer stay.
+
+How many weights each layer is to keep (`wished`) serves the sweep as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxprune import allocation
+from onnxprune.layers import Layer, find_layers
+from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
+from onnxprune.refit import largest, n_of_m
+from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
+from onnxprune.statistics import Statistics
+from onnxprune.task import Array, Masks, Task
+
+
+def by_ranking(task: Task, model: ir.Model, scores: dict[str, Array]) -> Masks:
+    """Prune `model` in place, in as many steps as asked for, statistics redone at each; the masks.
+
+    Args:
+        task: what is asked for.
+        model: a copy of the dense model, units silenced.
+        scores: of the first step, by layer.
+    """
+    options, statistics = task.options, task.statistics
+    kept: Masks = {}
+    for step in range(1, options.steps + 1):
+        if step > 1:
+            statistics = task.gather(model) if statistics is not None else None
+            layers = [layer for layer in find_layers(model.graph) if layer.name in kept]
+            scores = {
+                name: np.where(kept[name], score, 0)
+                for name, score in scores_of(task, layers, statistics).items()
+            }
+        kept = _ranked(task, scores, step)
+        operate(task, model, kept, statistics)
+    return kept
+
+
+def _ranked(task: Task, scores: dict[str, Array], step: int) -> Masks:
+    if task.options.pattern is not None:
+        least, of = (int(part) for part in task.options.pattern.split(":"))
+        return {
+            layer.name: n_of_m(scores[layer.name], task.off_units(layer), least, of, layer.kernel)
+            for layer in task.budget.layers
+        }
+    goal = task.budget.at(step / task.options.steps)
+    allowed = {layer.name: task.off_units(layer) for layer in task.budget.layers}
+    if task.options.allocation == "global":
+        free = {name: np.where(allowed[name], score, -np.inf) for name, score in scores.items()}
+        return best_of_all(free, goal, task.budget.least)
+    wish = wished(task)(goal)
+    sizes = np.array([task.budget.sizes[name] for name in scores])
+    counts = allocation.rounded(
+        np.array([wish[name] for name in scores]),
+        sizes,
+        goal,
+        np.array([task.budget.least[name] for name in scores]),
+        sizes,
+    )
+    return {
+        name: largest(score, allowed[name], int(count))
+        for (name, score), count in zip(scores.items(), counts, strict=True)
+    }
+
+
+def operate(task: Task, model: ir.Model, kept: Masks, statistics: Statistics | None) -> None:
+    """Cut, and let the surgeon correct what stays: weights and biases of `model` change in place."""
+    surgeon = {"paper": paper_surgeon, "joint": joint_surgeon}.get(task.options.surgeon)
+    for layer in find_layers(model.graph):
+        if layer.name not in kept:
+            continue
+        matrix, bias = layer.read()
+        if surgeon is None or statistics is None:
+            layer.write(np.where(kept[layer.name], matrix, 0.0), bias)
+            continue
+        column = np.zeros(matrix.shape[:2]) if bias is None else bias
+        full = np.concatenate([matrix, column[:, :, None]], axis=2)
+        free = np.full(column.shape, bias is not None) & ~task.silent.get(layer.name, np.False_)
+        stays = np.concatenate([kept[layer.name], free[:, :, None]], axis=2)
+        full = surgeon(full, stays, statistics.layers[layer.name], task.options.damping)
+        layer.write(full[:, :, :-1], full[:, :, -1])
+
+
+def wished(task: Task) -> Callable[[int], dict[str, float]]:
+    """Wished fraction of each layer for a number of weights in all, by the allocation asked for."""
+    sizes = task.budget.sizes
+    if task.options.allocation == "uniform" or task.statistics is None:
+        return lambda weights: dict.fromkeys(sizes, weights / sum(sizes.values()))
+    if task.options.allocation == "global":
+        scores = scores_of(task, task.budget.layers, task.statistics)
+        return lambda weights: {
+            name: float(mask.mean()) for name, mask in best_of_all(scores, weights, task.budget.least).items()
+        }
+    curves = {}
+    with task.progress.stage("allocation", len(sizes)) as advance:
+        for layer in task.budget.layers:
+            matrix, bias = layer.read()
+            curves[layer.name] = allocation.loss_curve(
+                matrix, task.statistics.layers[layer.name], bias is not None
+            )
+            advance(1)
+    return lambda weights: allocation.balanced(curves, sizes, weights)
+
+
+def scores_of(task: Task, layers: Iterable[Layer], statistics: Statistics | None) -> dict[str, Array]:
+    """The saliency of every weight, by layer [groups, d_out, d_in]; normalised where asked for."""
+    options = task.options
+    rng = np.random.default_rng(options.seed)
+    needs = options.saliency in NEEDS_STATISTICS
+    scores = {}
+    for layer in layers:
+        known = statistics.layers[layer.name] if needs and statistics is not None else None
+        score = saliency(options.saliency, layer.read()[0], known, options.damping, rng)
+        scores[layer.name] = normalised(score) if options.normalise else score
+    return scores
+
+
+def best_of_all(scores: Mapping[str, Array], count: int, least: Mapping[str, int]) -> Masks:
+    """Exactly `count` weights with the highest scores over all layers, no layer below its floor."""
+    flat = {name: score.reshape(-1) for name, score in scores.items()}
+    ranked = {name: np.argsort(-score, kind="stable") for name, score in flat.items()}
+    lifted = []
+    for name, score in flat.items():
+        raised = score.astype(np.float64).copy()
+        raised[ranked[name][: least.get(name, 0)]] = np.inf
+        lifted.append(raised)
+    joined = np.concatenate(lifted)
+    chosen = np.zeros(joined.size, dtype=bool)
+    chosen[np.argsort(-joined, kind="stable")[:count]] = True
+    bounds = np.cumsum([score.size for score in flat.values()])[:-1]
+    parts = np.split(chosen, bounds)
+    return {name: part.reshape(scores[name].shape) for name, part in zip(flat, parts, strict=True)}
