@@ -22,16 +22,17 @@ from onnxprune.errors import ModelError
 from onnxprune.normalise import Note, normalise
 from onnxprune.normalise.sparse import densify
 
-__all__ = ["Model", "Note", "load", "parameter_count", "parameters"]
+__all__ = ["Model", "Note", "load", "parameter_count", "parameters", "read"]
 
 _FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
 _CHUNK = 2**20
+_UNNAMED = "the model given"
 
 
 @dataclass
 class Model:
-    """A normalised model and where it came from.
+    """A model, normalised where `load` made it, and where it came from.
 
     `sha256` and `bytes` are of the source as it was: the file followed by its external data files in name
     order, or the serialised message where there was no file.
@@ -58,11 +59,26 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
     """Read, check and normalise a model; a message or graph given is left as it is.
 
     Raises:
-        ModelError: no such file, not ONNX, cut off, invalid, external data missing or outside its folder, or
-            a form that cannot be normalised. One line that names the file and the remedy.
+        ModelError: as `read`, or a form that cannot be normalised.
+    """
+    model = read(source)
+    try:
+        model.ir, model.notes = normalise(model.ir)
+    except ModelError as error:
+        name = str(model.path) if model.path is not None else _UNNAMED
+        raise ModelError(f"{name}: {error}") from error
+    return model
+
+
+def read(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
+    """Read and check a model, which stays in the form it has, but for sparse weights, which become dense.
+
+    Raises:
+        ModelError: no such file, not ONNX, cut off, invalid, external data missing or outside its folder. One
+            line that names the file and the remedy.
     """
     path: Path | None = Path(source) if isinstance(source, str | Path) else None
-    name = str(path) if path is not None else "the model given"
+    name = str(path) if path is not None else _UNNAMED
     try:
         if isinstance(source, str | Path):
             proto, files = _read(Path(source))
@@ -74,10 +90,10 @@ def load(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
         _check(proto, path)
         opset = _opset(proto)
         densify(proto)
-        model, notes = normalise(_graph(proto, path))
+        model = _graph(proto, path)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
-    return Model(model, path, digest, opset, size, notes)
+    return Model(model, path, digest, opset, size)
 
 
 def parameters(model: Model | ir.Model) -> dict[str, ir.TensorProtocol]:

@@ -14,7 +14,7 @@ LAYERS = (
     ("cli",),
     ("__init__",),
     ("staged",),
-    ("pipeline", "bench"),
+    ("pipeline", "bench", "unpacking"),
     ("finetune",),
     ("report",),
     ("evaluate", "footprint", "output"),

@@ -238,6 +238,22 @@ def bench(models: tuple[Path, ...], data: str | None, json: Path | None, quiet: 
     _finish(report, None if quiet else console.print_bench, json)
 
 
+@main.command()
+@MODEL
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.unpacked.onnx beside MODEL]")
+@fields()
+def unpack(model: Path, output: Path | None, json: Path | None, quiet: bool) -> None:
+    """Make the packed weights of MODEL plain dense ones, for tools that look for those."""
+    output = output or model.with_name(f"{model.stem}.unpacked.onnx")
+    destination(output, quiet=quiet)
+    destination(json, output, model, quiet=quiet)
+
+    from onnxprune.report import console
+    from onnxprune.unpacking import unpack as make_dense
+
+    _finish(make_dense(model, output), None if quiet else console.print_unpacking, json)
+
+
 def _finish(record: BaseModel, show: Any, json: Path | None) -> None:
     if show is not None:
         show(record)

@@ -98,7 +98,7 @@ _HELP = {
     "scope": "Units by one ranking over the network, or the same fraction in every layer.",
     "score": "What a unit is worth; the lowest go.",
     "replace": "What takes a removed unit's place: the units kept, its mean, or nothing.",
-    "min_units": "Keep at least so many units of every layer; 0 lets branches of residual sums go whole.",
+    "min_units": "Keep at least so many units of a layer, else 1; with 0 branches of residual sums may go.",
     "round_to": "Keep multiples of so many channels; auto measures which numbers this machine runs fast.",
     "units_of": "Fraction of units to remove where a layer of this name makes them; may be repeated.",
     "approximate": "Also cut axes that a LayerNorm or GroupNorm goes over; its statistics then change.",

@@ -23,6 +23,7 @@ from onnxprune.report.schema import (
     Inspection,
     Skipped,
     Spread,
+    UnpackReport,
 )
 
 _FRACTIONS = ("top1", "top5", "agreement")
@@ -130,6 +131,14 @@ def print_calibration(calibration: Calibration) -> None:
     out = _console()
     out.print(f"{calibration.samples:,} samples, loss {calibration.loss}, average {calibration.average}")
     out.print(f"written: {calibration.output}", soft_wrap=True)
+
+
+def print_unpacking(report: UnpackReport) -> None:
+    """How many weights are dense now, and what that costs."""
+    out = _console()
+    found = f"{len(report.weights):,} packed weights made dense" if report.weights else "no packed weights"
+    out.print(f"{found}: {report.bytes_before:,} → {report.bytes_after:,} bytes")
+    out.print(f"written: {report.output}", soft_wrap=True)
 
 
 def print_finetuning(report: FinetuneReport) -> None:

@@ -228,6 +228,16 @@ class BenchReport(Record):
     versions: dict[str, str] = {}
 
 
+class UnpackReport(Record):
+    """A file whose packed weights, by name, were made dense."""
+
+    model: str
+    output: str
+    weights: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+
 class EpochRow(Record):
     """One epoch: mean training loss (None before the first), the figure measured after it, if any."""
 
