@@ -25,9 +25,14 @@ from onnxprune.report.schema import (
     Spread,
     UnpackReport,
 )
+from onnxprune.report.words import count as _count
+from onnxprune.report.words import figure as _figure
+from onnxprune.report.words import names as _names
+from onnxprune.report.words import number as _number
+from onnxprune.report.words import optional as _optional
+from onnxprune.report.words import percent as _percent
+from onnxprune.report.words import shape as _shape
 
-_FRACTIONS = ("top1", "top5", "agreement")
-_NAMES_SHOWN = 3
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
 
 
@@ -262,36 +267,7 @@ def _skipped(title: str, entries: Iterable[Skipped]) -> None:
         _table((title, "why"), rows, left=2)
 
 
-def _figure(name: str, value: float) -> str:
-    return _percent(value) if name in _FRACTIONS else f"{value:.5g}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
-
-
-def _optional(name: str, value: float | None) -> str:
-    return "" if value is None else _figure(name, value)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
 def _spread(value: Spread | None, scale: float, form: str) -> tuple[str, str]:
     if value is None:
         return "", ""
     return f"{scale * value.median:{form}}", f"{scale * value.p10:{form}}–{scale * value.p90:{form}}"
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return "×".join(str(size) for size in shape)
