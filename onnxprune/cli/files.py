@@ -57,7 +57,15 @@ def write_json(path: Path, record: BaseModel) -> None:
     Raises:
         OutputError: it could not be written, with the system's reason.
     """
-    text = record.model_dump_json(indent=2) + "\n"
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text`, whole or not at all.
+
+    Raises:
+        OutputError: it could not be written, with the system's reason.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced, only written to

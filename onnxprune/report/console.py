@@ -6,7 +6,7 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -177,11 +177,21 @@ def print_finetuning(report: FinetuneReport) -> None:
 
 def print_inspection(inspection: Inspection) -> None:
     """The layers of a model, and what is none with the reason."""
+    known = inspection.statistics is not None
     rows = [
-        (row.name, row.op, _shape(row.shape), f"{row.weights:,}", _percent(row.density), _count(row.macs))
+        (
+            row.name,
+            row.op,
+            _shape(row.shape),
+            f"{row.weights:,}",
+            _percent(row.density),
+            _count(row.macs),
+            *([_share(row.importance), _number(row.loss_per_weight)] * known),
+        )
         for row in inspection.layers
     ]
-    _table(("layer", "op", "shape", "weights", "nonzero", "MACs"), rows, left=2)
+    sensitivity = ("importance", "loss a weight") * known
+    _table(("layer", "op", "shape", "weights", "nonzero", "MACs", *sensitivity), rows, left=2)
     families = [
         (
             row.name,
@@ -189,11 +199,13 @@ def print_inspection(inspection: Inspection) -> None:
             f"{row.units:,}",
             f"{row.parameters:,}",
             _count(row.macs),
+            *([_range(row.costs)] * known),
         )
         for row in inspection.units
     ]
     if families:
-        _table(("units made by", "read by", "units", "parameters a unit", "MACs a unit"), families, left=2)
+        columns = ("units made by", "read by", "units", "parameters a unit", "MACs a unit")
+        _table((*columns, *["loss a unit"] * known), families, left=2)
     _skipped("not prunable", inspection.skipped)
     _skipped("units that stay", inspection.frozen)
     _skipped("changed on loading", inspection.notes)
@@ -265,6 +277,14 @@ def _skipped(title: str, entries: Iterable[Skipped]) -> None:
     rows = [(entry.name, entry.reason) for entry in entries]
     if rows:
         _table((title, "why"), rows, left=2)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else _percent(value)
+
+
+def _range(costs: tuple[float, ...] | None) -> str:
+    return f"{min(costs):.3g} to {max(costs):.3g}" if costs else ""
 
 
 def _spread(value: Spread | None, scale: float, form: str) -> tuple[str, str]:

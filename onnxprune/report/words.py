@@ -18,6 +18,11 @@ def optional(name: str, value: float | None) -> str:
     return "" if value is None else figure(name, value)
 
 
+def short(name: str, value: float) -> str:
+    """The same beside an axis, or a large figure."""
+    return f"{100 * value:.4g} %" if name in _FRACTIONS else f"{value:.4g}"
+
+
 def change(name: str, before: float, after: float) -> str:
     """By how much a figure of merit changed; points where it is a share."""
     difference = after - before

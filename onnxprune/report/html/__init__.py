@@ -1,0 +1,40 @@
+"""Records of `schema` as pages: one file each, nothing fetched, no scripts; light and dark, wide and narrow.
+
+`templates` have the pages, `figures` what matplotlib draws and `shapes` small paths; all of it comes from the
+record alone, so that a page can be made from the JSON again. Needs the extra `report`.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection
+
+_PACKAGES = ("jinja2", "matplotlib")
+
+
+def require() -> None:
+    """Say at once, before any work, that pages cannot be made.
+
+    Raises:
+        UsageError: a package is missing; says which, and how to get it.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"pages need {' and '.join(missing)}; run pip install 'onnxprune[report]'")
+
+
+def page(record: CompressionReport | FinetuneReport | Inspection) -> str:
+    """The page of one record, as HTML.
+
+    Raises:
+        UsageError: a package is missing.
+    """
+    require()
+    from onnxprune.report.html.rendering import render
+
+    return render(record)
