@@ -33,8 +33,6 @@ _SCHEDULE = "Prune and fine-tune in turns along falling ratios such as 0.5,0.25,
 _TRAINING = "Option of `finetune` such as learning-rate=0.01; may be repeated."
 _REPORT = "Write the result as a page to look at (HTML); needs `pip install 'onnxprune[report]'`."
 _SENSITIVITY = "Statistics saved by `calibrate`: how sensitive layers and units are; several are merged."
-    "Statistics saved by `calibrate`, to say how sensitive layers and units are; several are merged."
-)
 _DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
 
 

@@ -61,6 +61,7 @@ _STYLE = {
 }
 _SIZE = (5.0, 3.5)  # inches, at 72 points
 _STRENGTHS = (0.2, 0.4, 0.65, 1.0)  # how opaque few and many weights are
+_LONGEST = 24  # letters beside an axis or in a legend
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
@@ -75,14 +76,14 @@ def curve(report: CompressionReport) -> Markup | None:
         for place, method in enumerate(dict.fromkeys(point.method for point in report.curve)):
             points = sorted((p.bytes, p.metric) for p in report.curve if p.method == method)
             color = _SERIES[place % len(_SERIES)]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=method)
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=_short(method))
         for point in (point for point in report.curve if point.chosen):
             ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": _INK}
             axes.plot(point.bytes, point.metric, "o", label="chosen", linestyle="none", **ring)
         if report.metric is not None:
             axes.axhline(report.metric.before, color=_MUTED, linestyle=":", label="before")
         axes.set_xlabel("size of the file")
-        axes.set_ylabel(name)
+        axes.set_ylabel(_short(name))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: words.size(size, "B")))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.short(name, value)))
@@ -102,7 +103,7 @@ def epochs(rows: Sequence[EpochRow], name: str) -> Markup | None:
         parts = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for place, (axes, (label, points)) in enumerate(zip(parts, curves, strict=True)):
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=_SERIES[place])
-            axes.set_ylabel(label)
+            axes.set_ylabel(_short(label))
             form = FuncFormatter(lambda value, _, label=label: words.short(label, value))
             axes.yaxis.set_major_formatter(form)
         parts[-1].set_xlabel("epoch")
@@ -154,6 +155,11 @@ def _cells(cells: Array, across: Array, up: Array) -> Iterable[Path]:
         yield Path(corners, closed=True)
 
 
+def _short(name: str) -> str:
+    """Of a name, as much as a figure has room for."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+
+
 def _power(exponent: float) -> str:
     if exponent == round(exponent):
         return f"10{str(round(exponent)).translate(_SUPERSCRIPT)}"
@@ -178,6 +184,7 @@ def _svg(figure: Figure, salt: str, said: str) -> Markup:
     opening = f'<svg class="figure" role="img" aria-label="{escape(said)}" {box[0]}>'
     text = f"{opening}{text[text.index('>') + 1 :]}"
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # the same in every figure
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text).replace("xlink:href", "href")
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)

@@ -9,10 +9,11 @@ from onnxprune.report.schema import Histogram
 
 
 def steps(counts: Sequence[int], highest: int) -> str:
-    """The area under the bars of a histogram, each bar counts / highest high."""
+    """The area under the bars of a histogram; heights are logarithms, so that few weights are seen, too."""
     width, path = 100 / len(counts), ["M0 100"]
     for place, count in enumerate(counts):
-        path.append(f"V{100 - 100 * count / max(1, highest):.4g}H{width * (place + 1):.4g}")
+        height = 100 * math.log1p(count) / math.log1p(max(1, highest))
+        path.append(f"V{100 - height:.4g}H{width * (place + 1):.4g}")
     return "".join([*path, "V100Z"])
 
 
