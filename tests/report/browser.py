@@ -65,6 +65,7 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         (read, self._out), (self._in, write) = os.pipe(), os.pipe()
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        flags += ["--disable-background-networking", "--disable-component-update"]
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-c", _WIRED, str(read), str(write)),
