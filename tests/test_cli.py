@@ -553,5 +553,5 @@ def test_a_page_that_cannot_be_made_is_said_before_any_work(
 ) -> None:
     monkeypatch.setattr(html, "find_spec", lambda name: None)
     command, *options = arguments
-    refused(run(command, "net.onnx", *options, "a.html"), 2, "jinja2 and matplotlib", "'onnxprune[report]'")
+    refused(run(command, "net.onnx", *options, "a.html"), 1, "jinja2 and matplotlib", "'onnxprune[report]'")
     assert not outputs(folder)

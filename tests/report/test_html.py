@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import RuntimeUnavailableError
 from onnxprune.report import html
 from onnxprune.report.html import shapes
 from onnxprune.report.schema import CompressionReport, Record
@@ -245,5 +245,7 @@ def test_names_of_figures_are_no_formulas() -> None:
 
 def test_missing_packages_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "find_spec", lambda name: None if name == "jinja2" else object())
-    with pytest.raises(UsageError, match=r"pages need jinja2; run pip install .onnxprune\[report\]."):
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"pages need jinja2; run pip install .onnxprune\[report\]."
+    ):
         html.page(COMPRESSION)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection
@@ -21,18 +21,20 @@ def require() -> None:
     """Say at once, before any work, that pages cannot be made.
 
     Raises:
-        UsageError: a package is missing; says which, and how to get it.
+        RuntimeUnavailableError: a package is missing; says which, and how to get it.
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        raise UsageError(f"pages need {' and '.join(missing)}; run pip install 'onnxprune[report]'")
+        raise RuntimeUnavailableError(
+            f"pages need {' and '.join(missing)}; run pip install 'onnxprune[report]'"
+        )
 
 
 def page(record: CompressionReport | FinetuneReport | Inspection) -> str:
     """The page of one record, as HTML.
 
     Raises:
-        UsageError: a package is missing.
+        RuntimeUnavailableError: a package is missing.
     """
     require()
     from onnxprune.report.html.rendering import render

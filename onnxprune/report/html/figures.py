@@ -22,7 +22,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from onnxprune.report import words
-from onnxprune.report.schema import CompressionReport, EpochRow, SaliencyMap
+from onnxprune.report.schema import CurvePoint, EpochRow, SaliencyMap
 
 Array = npt.NDArray[Any]
 
@@ -66,29 +66,28 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def curve(report: CompressionReport) -> Markup | None:
-    """The metric against the file's size, a line for each method, the chosen point marked."""
-    if not report.curve:
+def curve(points: Sequence[CurvePoint], name: str, before: float | None) -> Markup | None:
+    """The metric `name` against the file's size, a line for each method; `before` is the dense model's."""
+    if not points:
         return None
-    name = report.metric.name if report.metric is not None else "metric"
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
-        for place, method in enumerate(dict.fromkeys(point.method for point in report.curve)):
-            points = sorted((p.bytes, p.metric) for p in report.curve if p.method == method)
+        for place, method in enumerate(dict.fromkeys(point.method for point in points)):
+            line = sorted((p.bytes, p.metric) for p in points if p.method == method)
             color = _SERIES[place % len(_SERIES)]
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=color, label=_short(method))
-        for point in (point for point in report.curve if point.chosen):
+            axes.plot(*zip(*line, strict=True), marker="o", markersize=4, color=color, label=_short(method))
+        for point in (point for point in points if point.chosen):
             ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": _INK}
             axes.plot(point.bytes, point.metric, "o", label="chosen", linestyle="none", **ring)
-        if report.metric is not None:
-            axes.axhline(report.metric.before, color=_MUTED, linestyle=":", label="before")
+        if before is not None:
+            axes.axhline(before, color=_MUTED, linestyle=":", label="before")
         axes.set_xlabel("size of the file")
         axes.set_ylabel(_short(name))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: words.size(size, "B")))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.short(name, value)))
         axes.legend(fontsize=10)
-        return _svg(figure, "curve", f"{name} against the size of the file, {len(report.curve)} compressions")
+        return _svg(figure, "curve", f"{name} against the size of the file, {len(points)} compressions")
 
 
 def epochs(rows: Sequence[EpochRow], name: str) -> Markup | None:
