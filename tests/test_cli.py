@@ -524,7 +524,7 @@ def test_a_page_is_what_the_json_says(folder: Path, arguments: list[str], record
     assert result.exit_code == 0, result.output
     text = (folder / "my page.html").read_text(encoding="utf-8")
     known = record.model_validate_json((folder / "net.json").read_text())
-    assert text == html.page(known)  # type: ignore[arg-type]  # one of those that have a page
+    assert text == html.page(known)
     assert known.sha256 == digest(folder / "net.onnx")  # type: ignore[attr-defined]
     command = shlex.split(known.command)  # type: ignore[attr-defined]
     assert command == ["onnxprune", *arguments, "my page.html", "--json", "net.json"]

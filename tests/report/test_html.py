@@ -65,7 +65,7 @@ class Page(HTMLParser):
 @cache
 def shown(name: str, *, hostile: bool = False) -> str:
     """The page of one of the records, made once."""
-    return html.page(spoiled(RECORDS[name]) if hostile else RECORDS[name])  # type: ignore[arg-type]  # one of three
+    return html.page(spoiled(RECORDS[name]) if hostile else RECORDS[name])
 
 
 def sections(page: Page) -> list[str]:
@@ -233,7 +233,7 @@ def test_the_headline_says_what_changed_and_how_to_repeat_it() -> None:
 def test_a_page_is_made_from_the_json_alone(name: str) -> None:
     record = RECORDS[name]
     again: Record = type(record).model_validate_json(record.model_dump_json(indent=2))
-    assert html.page(again) == html.page(record)  # type: ignore[arg-type]  # one of the three
+    assert html.page(again) == html.page(record)
 
 
 def test_names_of_figures_are_no_formulas() -> None:
@@ -245,7 +245,6 @@ def test_names_of_figures_are_no_formulas() -> None:
 
 def test_missing_packages_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "find_spec", lambda name: None if name == "jinja2" else object())
-    with pytest.raises(
-        RuntimeUnavailableError, match=r"pages need jinja2; run pip install .onnxprune\[report\]."
-    ):
+    remedy = r"pages need jinja2; run pip install .onnxprune\[report\]."
+    with pytest.raises(RuntimeUnavailableError, match=remedy):
         html.page(COMPRESSION)

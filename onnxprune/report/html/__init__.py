@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from onnxprune.errors import RuntimeUnavailableError
 
 if TYPE_CHECKING:
-    from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection
+    from pydantic import BaseModel
 
 _PACKAGES = ("jinja2", "matplotlib")
 
@@ -25,13 +25,12 @@ def require() -> None:
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        raise RuntimeUnavailableError(
-            f"pages need {' and '.join(missing)}; run pip install 'onnxprune[report]'"
-        )
+        names = " and ".join(missing)
+        raise RuntimeUnavailableError(f"pages need {names}; run pip install 'onnxprune[report]'")
 
 
-def page(record: CompressionReport | FinetuneReport | Inspection) -> str:
-    """The page of one record, as HTML.
+def page(record: BaseModel) -> str:
+    """The page of a `CompressionReport`, `FinetuneReport` or `Inspection`, as HTML.
 
     Raises:
         RuntimeUnavailableError: a package is missing.

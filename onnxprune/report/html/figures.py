@@ -39,7 +39,7 @@ _VARIABLES = {
         for level, color in enumerate(_MIXED)
     },
 }
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.parse_math": False,  # names may hold dollar signs
@@ -77,8 +77,8 @@ def curve(points: Sequence[CurvePoint], name: str, before: float | None) -> Mark
             color = _SERIES[place % len(_SERIES)]
             axes.plot(*zip(*line, strict=True), marker="o", markersize=4, color=color, label=_short(method))
         for point in (point for point in points if point.chosen):
-            ring = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": _INK}
-            axes.plot(point.bytes, point.metric, "o", label="chosen", linestyle="none", **ring)
+            (ring,) = axes.plot(point.bytes, point.metric, "o", markersize=12, label="chosen")
+            ring.set(markerfacecolor="none", markeredgecolor=_INK)
         if before is not None:
             axes.axhline(before, color=_MUTED, linestyle=":", label="before")
         axes.set_xlabel("size of the file")

@@ -7,19 +7,20 @@ from math import prod
 from pathlib import PurePath
 
 import jinja2
+from pydantic import BaseModel
 
 from onnxprune.report import words
 from onnxprune.report.html import figures, shapes
-from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection, LayerRow, Record, Skipped
+from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection, LayerRow, Skipped
 
-_TEMPLATES: dict[type[Record], str] = {
+_TEMPLATES: dict[type[BaseModel], str] = {
     CompressionReport: "compression.html",
     FinetuneReport: "finetuning.html",
     Inspection: "inspection.html",
 }
 
 
-def render(record: Record) -> str:
+def render(record: BaseModel) -> str:
     """The page of `record`. Every name in it comes from a file that anyone may have made: all is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("onnxprune.report.html"),
