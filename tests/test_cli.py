@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -493,6 +494,18 @@ def test_discovered_data_is_announced(folder: Path) -> None:
     (folder / "calibration" / "net.eval.npz").symlink_to(folder / "data.npz")
     result = run("evaluate", "net.onnx")
     assert result.exit_code == 0, result.output
+    assert "note: evaluation data: calibration/net.eval.npz" in result.stderr
+
+
+def test_discovered_data_is_named_from_here(folder: Path) -> None:
+    """Beside the model's folder, which is found by an absolute path: no report needs to hold that."""
+    for name in ("models", "calibration"):
+        (folder / name).mkdir()
+    shutil.copy(folder / "net.onnx", folder / "models")
+    shutil.copy(folder / "data.npz", folder / "calibration" / "net.eval.npz")
+    result = run("evaluate", "models/net.onnx", "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    assert str(folder) not in result.output + (folder / "out.json").read_text()
     assert "note: evaluation data: calibration/net.eval.npz" in result.stderr
 
 

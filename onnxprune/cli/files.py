@@ -24,6 +24,8 @@ def source_of(
     if given is not None:
         return None if given == NOISE else Path(given)
     found = discover(model, kind)
+    if found is not None and found.is_relative_to(Path.cwd()):  # reports need not say whose home this is
+        found = found.relative_to(Path.cwd())
     if found is not None and not quiet:
         click.echo(f"note: {kind} data: {found}", err=True)
     return found

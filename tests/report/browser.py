@@ -19,7 +19,7 @@ from typing import Any
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-_PATIENCE = 60  # seconds
+_PATIENCE = 120  # seconds; a busy machine starts it slowly
 # Chromium reads from 3 and writes to 4; a hook of subprocess would run in a fork of a process with threads.
 _WIRED = """import fcntl, os, sys
 read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
