@@ -19,7 +19,6 @@ import onnx_ir as ir
 from onnxprune.budget import require, select
 from onnxprune.cut import Evidence, decide, remove_cut
 from onnxprune.data import Data, Source, open_data
-from onnxprune.errors import StatisticsError
 from onnxprune.evaluate import evaluate
 from onnxprune.layers import Skipped, find_layers
 from onnxprune.model import Model, load
@@ -34,10 +33,9 @@ from onnxprune.report import schema
 from onnxprune.report.compression import describe
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.speeds import measure
-from onnxprune.statistics import Gathering, Statistics, collect, merge
-from onnxprune.statistics import load as load_statistics
+from onnxprune.statistics import Gathering, Statistics, collect
 from onnxprune.statistics import save as save_statistics
-from onnxprune.statistics.opening import open_calibration
+from onnxprune.statistics.opening import open_calibration, open_statistics
 from onnxprune.task import Gather, make_task
 
 
@@ -193,15 +191,7 @@ def _statistics(
     model: Model, data: Data, given: Sequence[str | Path | Statistics], options: Options, progress: Progress
 ) -> Statistics | None:
     if given:
-        parts = [part if isinstance(part, Statistics) else load_statistics(Path(part)) for part in given]
-        statistics = merge(parts)
-        statistics.require(model.sha256)
-        missing = [layer.name for layer in find_layers(model.ir.graph) if layer.name not in statistics.layers]
-        if missing:
-            raise StatisticsError(
-                f"the statistics lack layer {missing[0]!r}; run `onnxprune calibrate` again"
-            )
-        return statistics
+        return open_statistics(model, given)
     if not (_weights_need_statistics(options) or _units_need_statistics(options)):
         return None
     return _gather(model, data, options, progress)(model.ir)

@@ -38,12 +38,14 @@ from onnxprune.task import Array, Masks, Task
 class Pruned:
     """The pruned model, its masks by layer [groups, d_out, d_in], and each layer's share of all saliency.
 
-    `without_mean` are layers that lost units, but can have no bias to make up for them.
+    `scores` are those of the dense model's weights, by layer, where weights were pruned. `without_mean` are
+    layers that lost units, but can have no bias to make up for them.
     """
 
     model: ir.Model
     kept: Masks
     importance: dict[str, float]
+    scores: dict[str, Array] = field(default_factory=dict)
     without_mean: list[str] = field(default_factory=list)
 
 
@@ -73,7 +75,7 @@ def prune(task: Task) -> Pruned:
     kept = _without_units(task, model) if task.cut is not None else {}
     if task.options.prunes_weights:
         kept |= _without_weights(task, model, scores)
-    return Pruned(model, kept, importance, without)
+    return Pruned(model, kept, importance, scores, without)
 
 
 def _without_weights(task: Task, model: ir.Model, scores: dict[str, Array]) -> Masks:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from onnxprune.model import Model, load, parameter_count, parameters
 from onnxprune.pipeline import Result, compress
 from onnxprune.progress import Progress
 from onnxprune.report import schema
+from onnxprune.report.compression import layer_row
 
 if TYPE_CHECKING:
     from onnxprune.finetune import Result as Tuned
@@ -146,7 +146,7 @@ def _report(dense: Model, stages: Sequence[_Stage], output: str | Path | None) -
     """The report of all stages as of one compression: from the dense model to the last tuned one."""
     first, last, model = stages[0].pruned.report, stages[-1], stages[-1].tuned.model
     total = first.params_before
-    layers = {layer.name: int(np.count_nonzero(layer.read()[0])) for layer in find_layers(model.graph)}
+    before, after = ({layer.name: layer for layer in find_layers(of.graph)} for of in (dense, model))
     metric = first.metric
     if metric is not None and last.after is not None:
         metric = schema.MetricChange(name=metric.name, before=metric.before, after=last.after)
@@ -160,8 +160,7 @@ def _report(dense: Model, stages: Sequence[_Stage], output: str | Path | None) -
             "bytes_after": last.tuned.report.bytes_after,
             "metric": metric,
             "layers": tuple(
-                row.model_copy(update={"kept": layers.get(row.name, 0) / prod(row.shape)})
-                for row in first.layers
+                layer_row(before[row.name], after.get(row.name), row.importance) for row in first.layers
             ),
             "stages": tuple(stage.row(total) for stage in stages),
             "seconds": {

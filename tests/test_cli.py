@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from pydantic import BaseModel
 
 from onnxprune.cli import main
 from onnxprune.options import Options, Training
+from onnxprune.report import html
+from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection, Record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -493,6 +497,18 @@ def test_discovered_data_is_announced(folder: Path) -> None:
     assert "note: evaluation data: calibration/net.eval.npz" in result.stderr
 
 
+def test_discovered_data_is_named_from_here(folder: Path) -> None:
+    """Beside the model's folder, which is found by an absolute path: no report needs to hold that."""
+    for name in ("models", "calibration"):
+        (folder / name).mkdir()
+    shutil.copy(folder / "net.onnx", folder / "models")
+    shutil.copy(folder / "data.npz", folder / "calibration" / "net.eval.npz")
+    result = run("evaluate", "models/net.onnx", "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    assert str(folder) not in result.output + (folder / "out.json").read_text()
+    assert "note: evaluation data: calibration/net.eval.npz" in result.stderr
+
+
 def test_statistics_once_then_many_ratios(folder: Path) -> None:
     first = run("calibrate", "net.onnx", "--data", "data.npz", "-o", "net.stats", "--json", "net.json")
     assert first.exit_code == 0, first.output
@@ -503,3 +519,52 @@ def test_statistics_once_then_many_ratios(folder: Path) -> None:
         result = run("compress", "net.onnx", "--stats", "net.stats", "--ratio", ratio, "-o", f"{ratio}.onnx")
         assert result.exit_code == 0, result.output
     assert outputs(folder) == {"net.stats", "net.json", "0.25.onnx", "0.75.onnx"}
+
+
+# -- pages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "record"),
+    [
+        (["compress", "net.onnx", "--data", "data.npz", "--ratio", "0.5", "--report"], CompressionReport),
+        (["inspect", "net.onnx", "--html"], Inspection),
+        (["finetune", "net.onnx", "--data", "data.npz", "--epochs", "1", "--report"], FinetuneReport),
+    ],
+)
+def test_a_page_is_what_the_json_says(folder: Path, arguments: list[str], record: type[Record]) -> None:
+    result = run(*arguments, "my page.html", "--json", "net.json")
+    assert result.exit_code == 0, result.output
+    text = (folder / "my page.html").read_text(encoding="utf-8")
+    known = record.model_validate_json((folder / "net.json").read_text())
+    assert text == html.page(known)
+    assert known.sha256 == digest(folder / "net.onnx")  # type: ignore[attr-defined]
+    command = shlex.split(known.command)  # type: ignore[attr-defined]
+    assert command == ["onnxprune", *arguments, "my page.html", "--json", "net.json"]
+
+
+def test_inspect_takes_statistics(folder: Path) -> None:
+    assert run("calibrate", "net.onnx", "--data", "data.npz").exit_code == 0
+    result = run("inspect", "net.onnx", "--stats", "net.stats", "--html", "net.html", "--json", "net.json")
+    assert result.exit_code == 0, result.output
+    assert "loss a weight" in result.stdout
+    layers = json.loads((folder / "net.json").read_text())["layers"]
+    assert sum(layer["importance"] for layer in layers) == pytest.approx(1)
+    assert "loss a unit" in (folder / "net.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["net.onnx", "data.npz", "out.onnx", "net.json"])
+def test_a_page_goes_over_nothing_that_is_named(folder: Path, page: str) -> None:
+    given = ["net.onnx", "--data", "data.npz", "--ratio", "0.5", "-o", "out.onnx", "--json", "net.json"]
+    refused(run("compress", *given, "--report", page), 2, page, "named twice")
+    assert not outputs(folder)
+
+
+@pytest.mark.parametrize("arguments", [["compress", "--ratio", "0.5", "--report"], ["inspect", "--html"]])
+def test_a_page_that_cannot_be_made_is_said_before_any_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(html, "find_spec", lambda name: None)
+    command, *options = arguments
+    refused(run(command, "net.onnx", *options, "a.html"), 1, "jinja2 and matplotlib", "'onnxprune[report]'")
+    assert not outputs(folder)

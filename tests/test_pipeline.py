@@ -1,6 +1,7 @@
 """The main job on tiny models: report, file, reuse of statistics, and the same bytes twice."""
 
 import json
+from math import prod
 
 import numpy as np
 import onnx
@@ -52,6 +53,12 @@ def test_the_report_says_what_is_in_the_file(saved, tmp_path, name):
     assert {row.name for row in report.layers} == set(result.plan.kept)
     for row in report.layers:
         assert 0 <= row.kept <= 1 and row.importance is not None
+        assert sum(row.histogram.before) == prod(row.shape)
+        assert sum(row.histogram.after) == round(row.kept * prod(row.shape))
+    drawn = report.saliency_map
+    assert sum(drawn.kept) == sum(int(mask.sum()) for mask in result.plan.kept.values())
+    assert sum(drawn.kept) + sum(drawn.pruned) == sum(prod(row.shape) for row in report.layers)
+    assert report.sha256 == dense.sha256 and report.command is None
     assert sum(row.importance for row in report.layers) == pytest.approx(1)
     assert set(report.seconds) >= {"load", "statistics", "prune", "clean up", "write", "evaluate"}
     assert report.metric is not None and report.options["ratio"] == 0.5

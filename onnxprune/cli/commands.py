@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import parameters
-from onnxprune.cli.files import destination, is_first_process, source_of, write_json
+from onnxprune.cli.files import destination, is_first_process, source_of, write_json, write_text
 from onnxprune.cli.parameters import FILE, MODEL, NOISE, fields
-from onnxprune.cli.program import Program, show_version
+from onnxprune.cli.program import Program, command_line, show_version
 from onnxprune.errors import UsageError
 from onnxprune.options import Training, resolve, resolve_training
 
@@ -31,6 +31,8 @@ _CHECKPOINT = "Where to save the state; if it is there, go on.  [default: OUTPUT
 _FINETUNE = "Fine-tune for so many epochs after pruning, taught by MODEL; needs torch."
 _SCHEDULE = "Prune and fine-tune in turns along falling ratios such as 0.5,0.25,0.125; wants --finetune."
 _TRAINING = "Option of `finetune` such as learning-rate=0.01; may be repeated."
+_REPORT = "Write the result as a page to look at (HTML); needs `pip install 'onnxprune[report]'`."
+_SENSITIVITY = "Statistics saved by `calibrate`: how sensitive layers and units are; several are merged."
 _DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
 
 
@@ -50,6 +52,7 @@ def main() -> None:
 @click.option("--schedule", type=parameters.ratios, metavar="R,R,…", help=_SCHEDULE)
 @click.option("--train-data", metavar="SRC", help="What to fine-tune on.  [default: the calibration data]")
 @click.option("--training", type=parameters.setting, metavar="NAME=VALUE", multiple=True, help=_TRAINING)
+@click.option("--report", "page", type=FILE, metavar="FILE", help=_REPORT)
 @fields(*parameters.COMPRESSION)
 def compress(
     model: Path,
@@ -61,6 +64,7 @@ def compress(
     schedule: tuple[float, ...] | None,
     train_data: str | None,
     training: tuple[tuple[str, str], ...],
+    page: Path | None,
     json: Path | None,
     quiet: bool,
     **options: Any,
@@ -74,6 +78,7 @@ def compress(
     inputs = (model, data, evaluation, train_data, *statistics)
     destination(output, *inputs, quiet=quiet)
     destination(json, output, *inputs, quiet=quiet)
+    _page_destination(page, output, json, *inputs, quiet=quiet)
     source = source_of(data, model, "calibration", quiet=quiet)
     measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
 
@@ -90,7 +95,7 @@ def compress(
     for warning in result.report.warnings:
         if not warning.startswith("data-free"):  # said above, before the work
             console.warn(warning)
-    _finish(result.report, None if quiet else console.print_compression, json)
+    _finish(result.report, None if quiet else console.print_compression, json, page)
 
 
 @main.command()
@@ -149,6 +154,7 @@ def evaluate(
 @click.option("--teacher", type=FILE, metavar="FILE", help="Model to learn from, such as the dense one.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.tuned.onnx beside MODEL]")
 @click.option("--checkpoint", type=FILE, metavar="FILE", help=_CHECKPOINT)
+@click.option("--report", "page", type=FILE, metavar="FILE", help=_REPORT)
 @fields(*parameters.TRAINING, record=Training)
 def finetune(
     model: Path,
@@ -157,6 +163,7 @@ def finetune(
     teacher: Path | None,
     output: Path | None,
     checkpoint: Path | None,
+    page: Path | None,
     json: Path | None,
     quiet: bool,
     **options: Any,
@@ -176,6 +183,7 @@ def finetune(
     checkpoint = checkpoint or output.with_name(f"{output.stem}.checkpoint")
     destination(checkpoint, output, *inputs, quiet=True)
     destination(json, output, checkpoint, *inputs, quiet=quiet)
+    _page_destination(page, output, checkpoint, json, *inputs, quiet=quiet)
     if checkpoint.exists() and not quiet:
         click.echo(f"note: going on from {checkpoint}", err=True)
     source = source_of(data, model, "calibration", quiet=quiet)
@@ -201,20 +209,26 @@ def finetune(
     for warning in result.report.warnings if first else ():
         if not warning.startswith("data-free"):  # said above
             console.warn(warning)
-    _finish(result.report, None if quiet else console.print_finetuning, json if first else None)
+    if first:
+        _finish(result.report, None if quiet else console.print_finetuning, json, page)
 
 
 @main.command()
 @MODEL
+@click.option("--stats", "statistics", type=FILE, metavar="FILE", multiple=True, help=_SENSITIVITY)
+@click.option("--html", "page", type=FILE, metavar="FILE", help=_REPORT)
 @fields()
-def inspect(model: Path, json: Path | None, quiet: bool) -> None:
+def inspect(
+    model: Path, statistics: tuple[Path, ...], page: Path | None, json: Path | None, quiet: bool
+) -> None:
     """Show the layers of MODEL, what can be pruned, and what cannot with the reason."""
-    destination(json, model, quiet=quiet)
+    destination(json, model, *statistics, quiet=quiet)
+    _page_destination(page, json, model, *statistics, quiet=quiet)
 
     from onnxprune.report import console
     from onnxprune.report.inspection import inspect_model
 
-    _finish(inspect_model(model), None if quiet else console.print_inspection, json)
+    _finish(inspect_model(model, statistics), None if quiet else console.print_inspection, json, page)
 
 
 @main.command()
@@ -254,11 +268,27 @@ def unpack(model: Path, output: Path | None, json: Path | None, quiet: bool) -> 
     _finish(make_dense(model, output), None if quiet else console.print_unpacking, json)
 
 
-def _finish(record: BaseModel, show: Any, json: Path | None) -> None:
+def _page_destination(page: Path | None, *taken: Path | str | None, quiet: bool) -> None:
+    """Refuse, before any work, a page that cannot be made or written."""
+    if page is None:
+        return
+    from onnxprune.report import html
+
+    html.require()
+    destination(page, *taken, quiet=quiet)
+
+
+def _finish(record: BaseModel, show: Any, json: Path | None, page: Path | None = None) -> None:
+    if "command" in type(record).model_fields:
+        record = record.model_copy(update={"command": command_line()})
     if show is not None:
         show(record)
     if json is not None:
         write_json(json, record)
+    if page is not None:
+        from onnxprune.report import html
+
+        write_text(page, html.page(record))
 
 
 def _progress(quiet: bool) -> Progress | None:

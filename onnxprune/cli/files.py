@@ -24,6 +24,8 @@ def source_of(
     if given is not None:
         return None if given == NOISE else Path(given)
     found = discover(model, kind)
+    if found is not None and found.is_relative_to(Path.cwd()):  # reports need not say whose home this is
+        found = found.relative_to(Path.cwd())
     if found is not None and not quiet:
         click.echo(f"note: {kind} data: {found}", err=True)
     return found
@@ -57,7 +59,15 @@ def write_json(path: Path, record: BaseModel) -> None:
     Raises:
         OutputError: it could not be written, with the system's reason.
     """
-    text = record.model_dump_json(indent=2) + "\n"
+    write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text`, whole or not at all.
+
+    Raises:
+        OutputError: it could not be written, with the system's reason.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced, only written to

@@ -6,6 +6,7 @@ Anything else is a bug in onnxprune and shows its traceback.
 
 from __future__ import annotations
 
+import shlex
 from importlib import metadata
 from typing import Any
 
@@ -13,9 +14,21 @@ import click
 
 from onnxprune.errors import OnnxPruneError
 
+_ARGUMENTS = f"{__name__}.arguments"
+
+
+def command_line() -> str:
+    """The command that is running, as one would type it into a shell again."""
+    return shlex.join(["onnxprune", *click.get_current_context().meta[_ARGUMENTS]])
+
 
 class Program(click.Group):
-    """A group of commands whose errors are one line each."""
+    """A group of commands whose errors are one line each, and which knows how it was called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments for `command_line`, and parse them."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command of `ctx`."""

@@ -120,6 +120,7 @@ def _describe(
         metric = schema.MetricChange(name=first["name"], before=first["metric"], after=best["metric"])
     return schema.FinetuneReport(
         model=str(model.path or "model"),
+        sha256=model.sha256,
         teacher=None if teacher is None else str(teacher.path or "model"),
         objective=_words(trainer.networks.objective),
         epochs=tuple(

@@ -1,1 +1,1 @@
-"""What a run did: `schema` is the record (JSON), `console` its tables and progress bars in a terminal."""
+"""What a run did: `schema` is the record (JSON), `console` shows it in a terminal, `html` as a page."""

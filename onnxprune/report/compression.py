@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from onnxprune.model import Model, parameters
 from onnxprune.options import Options
 from onnxprune.prune import Pruned
 from onnxprune.report import schema
+from onnxprune.report.bins import histogram, saliency_map
 from onnxprune.statistics import Statistics
 
 
@@ -43,6 +45,7 @@ def describe(
     positions = _positions(before_layers, statistics)
     return schema.CompressionReport(
         model=str(loaded.path or "model"),
+        sha256=loaded.sha256,
         kept_ratio=nonzero / total,
         params_before=total,
         params_after=sum(tensor.size for tensor in after.values()),
@@ -51,14 +54,14 @@ def describe(
         macs_after=_macs(after_layers, positions),
         bytes_before=loaded.bytes,
         layers=tuple(
-            schema.LayerRow(
-                name=layer.name,
-                op=layer.op,
-                shape=layer.shape,
-                kept=_nonzero(after_layers.get(layer.name)) / layer.size,
-                importance=pruned.importance.get(layer.name),
-            )
-            for layer in before_layers.values()
+            layer_row(layer, after_layers.get(name), pruned.importance.get(name))
+            for name, layer in before_layers.items()
+        ),
+        saliency_map=saliency_map(
+            [
+                (before_layers[name].read()[0], scores, pruned.kept[name])
+                for name, scores in pruned.scores.items()
+            ]
         ),
         data=data.description,
         units=_unit_rows(cut),
@@ -67,8 +70,30 @@ def describe(
         opset_after=loaded.ir.opset_imports.get("", 0),
         warnings=(*((data.description,) if data.synthetic else ()), *data.notes, *_warnings(pruned)),
         options=options.model_dump(mode="json"),
-        versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "scipy")}
-        | {"python": platform.python_version()},
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that decide what comes out."""
+    found = {"python": platform.python_version()}
+    for name in ("onnxprune", "onnx", "onnx_ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy"):
+        with suppress(PackageNotFoundError):  # one of the two runtimes is not there
+            found[name] = version(name)
+    return found
+
+
+def layer_row(before: Layer, after: Layer | None, importance: float | None) -> schema.LayerRow:
+    """What became of one layer; `after` is None where it left the graph, `importance` where there is none."""
+    dense = before.read()[0]
+    pruned = np.zeros(0) if after is None else after.read()[0]
+    return schema.LayerRow(
+        name=before.name,
+        op=before.op,
+        shape=before.shape,
+        kept=np.count_nonzero(pruned) / before.size,
+        importance=importance,
+        histogram=histogram(dense, pruned),
     )
 
 
@@ -86,10 +111,6 @@ def _macs(layers: dict[str, Layer], positions: dict[str, float | None]) -> int |
     if any(count is None for count in counts):
         return None
     return round(sum(layer.size * (count or 0) for layer, count in zip(layers.values(), counts, strict=True)))
-
-
-def _nonzero(layer: Layer | None) -> int:
-    return 0 if layer is None else int(np.count_nonzero(layer.read()[0]))
 
 
 def _unit_rows(cut: Cut | None) -> tuple[schema.UnitRow, ...]:

@@ -6,7 +6,7 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,9 +25,14 @@ from onnxprune.report.schema import (
     Spread,
     UnpackReport,
 )
+from onnxprune.report.words import count as _count
+from onnxprune.report.words import figure as _figure
+from onnxprune.report.words import names as _names
+from onnxprune.report.words import number as _number
+from onnxprune.report.words import optional as _optional
+from onnxprune.report.words import percent as _percent
+from onnxprune.report.words import shape as _shape
 
-_FRACTIONS = ("top1", "top5", "agreement")
-_NAMES_SHOWN = 3
 _PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
 
 
@@ -172,11 +177,21 @@ def print_finetuning(report: FinetuneReport) -> None:
 
 def print_inspection(inspection: Inspection) -> None:
     """The layers of a model, and what is none with the reason."""
+    known = inspection.statistics is not None
     rows = [
-        (row.name, row.op, _shape(row.shape), f"{row.weights:,}", _percent(row.density), _count(row.macs))
+        (
+            row.name,
+            row.op,
+            _shape(row.shape),
+            f"{row.weights:,}",
+            _percent(row.density),
+            _count(row.macs),
+            *([_share(row.importance), _number(row.loss_per_weight)] * known),
+        )
         for row in inspection.layers
     ]
-    _table(("layer", "op", "shape", "weights", "nonzero", "MACs"), rows, left=2)
+    sensitivity = ("importance", "loss a weight") * known
+    _table(("layer", "op", "shape", "weights", "nonzero", "MACs", *sensitivity), rows, left=2)
     families = [
         (
             row.name,
@@ -184,11 +199,13 @@ def print_inspection(inspection: Inspection) -> None:
             f"{row.units:,}",
             f"{row.parameters:,}",
             _count(row.macs),
+            *([_range(row.costs)] * known),
         )
         for row in inspection.units
     ]
     if families:
-        _table(("units made by", "read by", "units", "parameters a unit", "MACs a unit"), families, left=2)
+        columns = ("units made by", "read by", "units", "parameters a unit", "MACs a unit")
+        _table((*columns, *["loss a unit"] * known), families, left=2)
     _skipped("not prunable", inspection.skipped)
     _skipped("units that stay", inspection.frozen)
     _skipped("changed on loading", inspection.notes)
@@ -262,36 +279,15 @@ def _skipped(title: str, entries: Iterable[Skipped]) -> None:
         _table((title, "why"), rows, left=2)
 
 
-def _figure(name: str, value: float) -> str:
-    return _percent(value) if name in _FRACTIONS else f"{value:.5g}"
+def _share(value: float | None) -> str:
+    return "" if value is None else _percent(value)
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
-
-
-def _optional(name: str, value: float | None) -> str:
-    return "" if value is None else _figure(name, value)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
+def _range(costs: tuple[float, ...] | None) -> str:
+    return f"{min(costs):.3g} to {max(costs):.3g}" if costs else ""
 
 
 def _spread(value: Spread | None, scale: float, form: str) -> tuple[str, str]:
     if value is None:
         return "", ""
     return f"{scale * value.median:{form}}", f"{scale * value.p10:{form}}–{scale * value.p90:{form}}"
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return "×".join(str(size) for size in shape)

@@ -1,14 +1,28 @@
 """The record of one compression: what the library returns, the console prints and `--json` writes.
 
 Counts are exact integers, ratios are fractions in 0..1, times are seconds. `model_dump_json(indent=2)` is the
-file format, `CompressionReport.model_validate_json(text)` reads it back.
+file format, `CompressionReport.model_validate_json(text)` reads it back. Long rows of numbers (`Counts`,
+`Costs`) are one text there, with spaces between, so that the file stays readable.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+
+def _read(given: Any) -> Any:
+    return given.split() if isinstance(given, str) else given
+
+
+def _written(row: tuple[float, ...]) -> str:
+    return " ".join(map(str, row))
+
+
+_AS_TEXT = BeforeValidator(_read), PlainSerializer(_written, when_used="json")
+Counts = Annotated[tuple[int, ...], *_AS_TEXT]
+Costs = Annotated[tuple[float, ...], *_AS_TEXT]
 
 
 class Record(BaseModel):
@@ -25,10 +39,35 @@ class MetricChange(Record):
     after: float
 
 
+class Histogram(Record):
+    """Weights by value, zeros left out, before and after: counts in bins of equal width over −limit…limit.
+
+    What lies beyond the limit is counted in the outermost bins.
+    """
+
+    limit: float
+    before: Counts
+    after: Counts
+
+
+class SaliencyMap(Record):
+    """The dense model's weights by magnitude and importance, those kept and those pruned.
+
+    `magnitude` and `importance` are the ranges of log₁₀; `kept` and `pruned` count weights in bins of equal
+    width in log, as many to either side, importance slowest, both ascending. What lies outside is counted at
+    the edge; weights that are zero, or worth nothing, are left out.
+    """
+
+    magnitude: tuple[float, float]
+    importance: tuple[float, float]
+    kept: Counts
+    pruned: Counts
+
+
 class LayerRow(Record):
     """One prunable layer: `kept` is the fraction of its weights left, `importance` its share of all saliency.
 
-    `importance` is None where the layer was not scored.
+    `importance` is None where the layer was not scored, `histogram` where all its weights were zero.
     """
 
     name: str
@@ -36,6 +75,7 @@ class LayerRow(Record):
     shape: tuple[int, ...]
     kept: float
     importance: float | None = None
+    histogram: Histogram | None = None
 
 
 class UnitRow(Record):
@@ -86,10 +126,13 @@ class CompressionReport(Record):
 
     `params_*` count the elements of all floating-point initializers, `nonzero_after` those that are not zero,
     and `kept_ratio` is nonzero_after / params_before; `macs_*` are multiply-accumulates of one sample (None
-    where shapes are unknown) and do not count zeros as savings.
+    where shapes are unknown) and do not count zeros as savings. `sha256` is the dense model's, `command` the
+    command line that did it, None where a program called the library.
     """
 
     model: str
+    sha256: str | None = None
+    command: str | None = None
     output: str | None = None
     kept_ratio: float
     params_before: int
@@ -104,6 +147,7 @@ class CompressionReport(Record):
     units: tuple[UnitRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
+    saliency_map: SaliencyMap | None = None
     skipped: tuple[Skipped, ...] = ()
     data: str
     loss: str
@@ -141,7 +185,11 @@ class Calibration(Record):
 
 
 class InspectedLayer(Record):
-    """One prunable layer as it is: `density` is the fraction of its `weights` that are not zero."""
+    """One prunable layer as it is: `density` is the fraction of its `weights` that are not zero.
+
+    With statistics, `importance` is its share of all saliency, and `loss_per_weight` what removing a weight
+    alone adds to the loss, on average; None where no gradient reaches it.
+    """
 
     name: str
     op: str
@@ -150,12 +198,16 @@ class InspectedLayer(Record):
     weights: int
     density: float
     macs: int | None
+    importance: float | None = None
+    loss_per_weight: float | None = None
 
 
 class InspectedUnits(Record):
     """A family of units: what one of them is worth in parameters and MACs a sample (None where unknown).
 
-    A unit's MACs are those of the whole network with all other units there.
+    A unit's MACs are those of the whole network with all other units there. With statistics, `costs` is what
+    removing each unit alone adds to the loss, the others taking over what they can, in the units' own order;
+    None where no gradient reaches them.
     """
 
     name: str
@@ -164,12 +216,19 @@ class InspectedUnits(Record):
     readers: tuple[str, ...]
     parameters: int
     macs: int | None
+    costs: Costs | None = None
 
 
 class Inspection(Record):
-    """What is in a model: what could be pruned, what could not and why, what was normalised on loading."""
+    """What is in a model: what could be pruned, what could not and why, what was normalised on loading.
+
+    `statistics` says what sensitivities rest on, None where there are none; `command` as in a compression.
+    """
 
     model: str
+    sha256: str | None = None
+    command: str | None = None
+    statistics: str | None = None
     bytes: int
     parameters: int
     opset_before: int
@@ -180,6 +239,7 @@ class Inspection(Record):
     frozen: tuple[Skipped, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[Skipped, ...]
+    versions: dict[str, str] = {}
 
 
 class Spread(Record):
@@ -250,10 +310,13 @@ class FinetuneReport(Record):
     """Everything worth saying about one fine-tuning.
 
     `best` is the epoch whose weights were kept, 0 being the start, None where nothing was measured; `trained`
-    counts parameters, pruned ones included, `nonzero` those of the result that are not zero.
+    counts parameters, pruned ones included, `nonzero` those of the result that are not zero. `command` as in
+    a compression.
     """
 
     model: str
+    sha256: str | None = None
+    command: str | None = None
     teacher: str | None = None
     output: str | None = None
     objective: str

@@ -68,8 +68,7 @@ def removal_order(
         statistics: of all layers that make or read them; without a gradient G is the identity.
         replacement: what takes a unit's place.
     """
-    touches, kind = (family.readers, replacement) if family.readers else (family.makers, "made")
-    terms = [_term(touch, statistics[touch.layer.name], kind) for touch in touches]
+    terms = _terms(family, statistics, replacement)
     left = np.ones(family.size, dtype=bool)
     leaving: list[npt.NDArray[np.int64]] = []
     loss = [0.0]
@@ -84,6 +83,14 @@ def removal_order(
         left[next_ones] = False
         leaving.append(next_ones)
     return Order(np.concatenate(leaving), np.array(loss))
+
+
+def costs_alone(family: Family, statistics: Mapping[str, LayerStatistics], replacement: Replacement) -> Array:
+    """K-FAC cost of removing each unit while all others stay, [units]; arguments as for `removal_order`."""
+    total: Array = np.zeros(family.size)
+    for term in _terms(family, statistics, replacement):
+        total = total + term.costs()
+    return total
 
 
 def by_score(scores: Array) -> Order:
@@ -127,6 +134,13 @@ def first_order(name: str, known: Iterable[tuple[npt.NDArray[np.int64], FirstOrd
         total = total + change
     scores: Array = (np.abs(total) if name.startswith("abs_") else total).mean(axis=0)
     return scores
+
+
+def _terms(
+    family: Family, statistics: Mapping[str, LayerStatistics], replacement: Replacement
+) -> list[_Term]:
+    touches, kind = (family.readers, replacement) if family.readers else (family.makers, "made")
+    return [_term(touch, statistics[touch.layer.name], kind) for touch in touches]
 
 
 def _term(touch: Touch, known: LayerStatistics, kind: str) -> _Term:

@@ -1,8 +1,10 @@
-"""Opening calibration data, in batches that the statistics of a model fit in."""
+"""Opening calibration data, in batches that the statistics of a model fit in, and saved statistics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -10,9 +12,11 @@ import onnx_ir as ir
 from onnxprune.data import Batch, Data, Source, open_data
 from onnxprune.data.inputs import fixed_batch
 from onnxprune.emit import Emitter
+from onnxprune.errors import StatisticsError
 from onnxprune.layers import find_layers
 from onnxprune.model import Model
 from onnxprune.session import Session
+from onnxprune.statistics.store import Statistics, load, merge
 
 _FEATURE_BYTES = 256 << 20  # the widest im2col of one batch
 
@@ -30,6 +34,24 @@ def open_calibration(
     first = next(iter(replace(source, batch_size=1).batches()))
     widest = max(1, _widest_features(model.ir, first))
     return replace(source, batch_size=max(1, min(source.batch_size, _FEATURE_BYTES // widest)))
+
+
+def open_statistics(model: Model, given: Sequence[str | Path | Statistics]) -> Statistics:
+    """Merge statistics, or their files, for `model`.
+
+    Args:
+        model: the model they must be of.
+        given: at least one; several are shards of one data set.
+
+    Raises:
+        StatisticsError: they cannot be read or merged, are of another model, or lack a layer.
+    """
+    statistics = merge([part if isinstance(part, Statistics) else load(Path(part)) for part in given])
+    statistics.require(model.sha256)
+    missing = [layer.name for layer in find_layers(model.ir.graph) if layer.name not in statistics.layers]
+    if missing:
+        raise StatisticsError(f"the statistics lack layer {missing[0]!r}; run `onnxprune calibrate` again")
+    return statistics
 
 
 def _widest_features(model: ir.Model, batch: Batch) -> int:

@@ -43,6 +43,8 @@ def test_every_ratio_is_one_of_the_dense_model(lesson: Lesson):
     report = result.report
     assert report.nonzero_after == int(0.1 * total) and report.params_before == total
     assert report.bytes_after == out.stat().st_size and report.macs_after < report.macs_before
+    for row in report.layers:  # of the tuned model, not of the first stage
+        assert sum(row.histogram.after) == round(row.kept * np.prod(row.shape))
     kept = {row.name: row.kept for row in report.layers}
     assert 0 < min(kept.values()) and max(kept.values()) < 1
     accuracy = evaluate(load(out).ir, lesson.test, provider="cpu").values[report.metric.name]
