@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune import finetune as finetune
+    from onnxprune.data import Images as Images
     from onnxprune.model import load as load
     from onnxprune.pipeline import Result as Result
     from onnxprune.pipeline import calibrate as calibrate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from onnxprune.staged import compress_in_stages as compress_in_stages
 
 _HOMES = {
+    "Images": "data",
     "compress": "pipeline",
     "calibrate": "pipeline",
     "compress_in_stages": "staged",
@@ -42,7 +44,7 @@ _HOMES = {
     "load": "model",
 }
 
-__all__ = ["Result", "calibrate", "compress", "compress_in_stages", "finetune", "load"]
+__all__ = ["Images", "Result", "calibrate", "compress", "compress_in_stages", "finetune", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -81,7 +81,7 @@ def bench(
     _check(models, batch_sizes, runs, threads)
     subjects = [_subject(Path(path)) for path in models]
     sizes, notes = _sizes(subjects, batch_sizes)
-    opened = _open(data, subjects[0], max(sizes))
+    opened = _open(data, subjects[0], max(sizes), progress)
     feeds = {size: _feeds(opened, size) for size in sizes}
     sessions = [Session(s.path, provider, threads=threads or 0, alternating=True) for s in subjects]
     for session in sessions:
@@ -171,10 +171,11 @@ def _size(wanted: Input, axis: int) -> int | str | None:
     return "batch" if axis == wanted.batch_axis else size if isinstance(size, int) else None
 
 
-def _open(data: Source | None, reference: _Subject, largest: int) -> Data:
+def _open(data: Source | None, reference: _Subject, largest: int, progress: Progress | None) -> Data:
     """The data to take samples from; noise is as much as the largest batch needs."""
     samples = largest if data is None else None
-    return open_data(data, reference.model.graph.inputs, samples=samples, batch_size=largest)
+    inputs = reference.model.graph.inputs
+    return open_data(data, inputs, samples=samples, batch_size=largest, progress=progress)
 
 
 def _feeds(data: Data, size: int) -> Mapping[str, Array]:

@@ -72,7 +72,9 @@ def evaluate(
     other = _session(reference, provider) if reference is not None else None
     if not isinstance(data, Data):
         graph = model.graph if isinstance(model, ir.Model) else ir.load(model).graph
-        data = open_data(data, graph.inputs, batch_size=batch_size, samples=samples, seed=seed)
+        data = open_data(
+            data, graph.inputs, batch_size=batch_size, samples=samples, seed=seed, progress=progress
+        )
     problem = _label_problem(data, try_batch(session, data))
     if problem and other is None:
         raise DataError(f"{data.description}: {problem}; compare with a reference model instead")

@@ -77,8 +77,8 @@ def compress(
 
     Args:
         model: an ONNX file, or one loaded with `onnxprune.load`.
-        data: calibration data: an npz or npy file, an array, a dict of arrays, or a list of feeds; if None,
-            noise.
+        data: calibration data: a file or folder, `onnxprune.Images`, arrays, feeds, or a reader of feeds, as
+            docs/data.md has them; if None, noise.
         output: where to write; nothing is written if None.
         evaluation: data to measure on before and after; the calibration data against the dense model if None.
         statistics: statistics, or their files, from `calibrate`; several are merged: shards of one data set.
@@ -95,11 +95,13 @@ def compress(
         loaded = model if isinstance(model, Model) else load(model)
         layers = find_layers(loaded.ir.graph)
         require(layers.layers, layers.skipped)
-        source = open_calibration(loaded, data, chosen.samples, chosen.batch_size, chosen.seed)
+        source = open_calibration(loaded, data, chosen.samples, chosen.batch_size, chosen.seed, progress)
         measured_on = source
         if evaluation is not None:
             inputs = loaded.ir.graph.inputs
-            measured_on = open_data(evaluation, inputs, batch_size=source.batch_size, seed=chosen.seed)
+            measured_on = open_data(
+                evaluation, inputs, batch_size=source.batch_size, seed=chosen.seed, progress=progress
+            )
     with clock.stage("statistics"):
         known = _statistics(loaded, source, _listed(statistics), chosen, progress)
     usable, left_out = select(layers.layers, chosen, _blocked(known, chosen))
@@ -172,7 +174,7 @@ def calibrate(
     """
     loaded = model if isinstance(model, Model) else load(model)
     how = Gathering(**gathering)
-    source = open_calibration(loaded, data, samples, batch_size, how.seed)
+    source = open_calibration(loaded, data, samples, batch_size, how.seed, progress)
     statistics = collect(loaded.ir, loaded.sha256, source, how, progress)
     if output is not None:
         save_statistics(statistics, Path(output))

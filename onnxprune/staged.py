@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxprune.data import Source, open_data
+from onnxprune.data import Source, open_data, repeatable
 from onnxprune.errors import UsageError
 from onnxprune.evaluate import evaluate
 from onnxprune.layers import find_layers
@@ -67,6 +67,7 @@ def compress_in_stages(
     from onnxprune.finetune import train
 
     ratios = _ratios(schedule, options.get("ratio"))
+    data, training_data, evaluation = map(repeatable, (data, training_data, evaluation))
     dense = model if isinstance(model, Model) else load(model)
     teacher = None if training.get("objective") == "labels" else dense
     training = {"seed": options.get("seed", 0), **training}
@@ -122,7 +123,8 @@ class _Stage:
         metric, options = self.pruned.report.metric, self.pruned.report.options
         if source is None or metric is None:
             return
-        data = open_data(source, dense.graph.inputs, batch_size=options["batch_size"], seed=options["seed"])
+        how = {"batch_size": options["batch_size"], "seed": options["seed"], "progress": progress}
+        data = open_data(source, dense.graph.inputs, **how)
         how = {"reference": dense.ir, "provider": options["provider"], "progress": progress}
         self.after = evaluate(self.tuned.model.ir, data, **how).values[metric.name]
 

@@ -266,8 +266,7 @@ def test_a_bad_value_in_an_unbatched_input() -> None:
         ({"x": images(3), "y": np.array(7)}, r"3 samples but labels 'y' \[\]"),
         (7, "cannot use int; give a file"),
         ([images(2)], "cannot use ndarray as a feed"),
-        ("nothing.npz", "nothing.npz: no such file; give one of .npz, .npy"),
-        (".", "is a folder"),
+        ("nothing.npz", "nothing.npz: no such file; give one of .npz, .npy, .csv, or a folder"),
     ],
 )
 def test_refused_sources(source: Any, message: str) -> None:

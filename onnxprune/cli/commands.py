@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxprune.cli import parameters
-from onnxprune.cli.files import destination, is_first_process, source_of, write_json, write_text
-from onnxprune.cli.parameters import FILE, MODEL, NOISE, fields
+from onnxprune.cli.files import (
+    check_preprocess,
+    destination,
+    is_first_process,
+    named_source,
+    source_of,
+    write_json,
+    write_text,
+)
+from onnxprune.cli.parameters import FILE, MODEL, NOISE, PREPROCESS, fields
 from onnxprune.cli.program import Program, command_line, show_version
 from onnxprune.errors import UsageError
 from onnxprune.options import Training, resolve, resolve_training
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
     from onnxprune.progress import Progress
 
-_SOURCE = f"an npz or npy file, or '{NOISE}'"
+_SOURCE = f"a file, a folder, module:object, or '{NOISE}'"
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
 _BATCH = "Samples a call; may be repeated.  [default: 1]"
 _EVALUATION = "Data to measure on; the best epoch is kept.  [default: …/STEM.eval.npz]"
@@ -51,6 +59,7 @@ def main() -> None:
 @click.option("--finetune", "epochs", type=int, metavar="EPOCHS", help=_FINETUNE)
 @click.option("--schedule", type=parameters.ratios, metavar="R,R,…", help=_SCHEDULE)
 @click.option("--train-data", metavar="SRC", help="What to fine-tune on.  [default: the calibration data]")
+@PREPROCESS
 @click.option("--training", type=parameters.setting, metavar="NAME=VALUE", multiple=True, help=_TRAINING)
 @click.option("--report", "page", type=FILE, metavar="FILE", help=_REPORT)
 @fields(*parameters.COMPRESSION)
@@ -63,6 +72,7 @@ def compress(
     epochs: int | None,
     schedule: tuple[float, ...] | None,
     train_data: str | None,
+    preprocess: str | None,
     training: tuple[tuple[str, str], ...],
     page: Path | None,
     json: Path | None,
@@ -74,13 +84,14 @@ def compress(
     tuning = parameters.tuning(epochs, schedule, train_data, training, statistics)
     # wrong options are said before any work
     resolve(**{**({"ratio": schedule[-1]} if schedule else {}), **given})
+    check_preprocess(preprocess, data, evaluation, train_data)
     output = output or model.with_name(f"{model.stem}.pruned.onnx")
     inputs = (model, data, evaluation, train_data, *statistics)
     destination(output, *inputs, quiet=quiet)
     destination(json, output, *inputs, quiet=quiet)
     _page_destination(page, output, json, *inputs, quiet=quiet)
-    source = source_of(data, model, "calibration", quiet=quiet)
-    measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
+    source = source_of(data, model, "calibration", preprocess, quiet=quiet)
+    measured_on = source_of(evaluation, model, "evaluation", preprocess, quiet=quiet)
 
     from onnxprune import pipeline, staged
     from onnxprune.report import console
@@ -91,7 +102,8 @@ def compress(
     if tuning is None:
         result = pipeline.compress(model, source, statistics=statistics, **given)
     else:
-        result = staged.compress_in_stages(model, source, **tuning, **given)
+        training_data = None if train_data is None else named_source(train_data, preprocess)
+        result = staged.compress_in_stages(model, source, training_data=training_data, **tuning, **given)
     for warning in result.report.warnings:
         if not warning.startswith("data-free"):  # said above, before the work
             console.warn(warning)
@@ -101,16 +113,24 @@ def compress(
 @main.command()
 @MODEL
 @click.option("--data", metavar="SRC", help=f"Calibration data, {_SOURCE}.  [default: calibration/STEM.npz]")
+@PREPROCESS
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.stats beside MODEL]")
 @fields(*parameters.CALIBRATION)
 def calibrate(
-    model: Path, data: str | None, output: Path | None, json: Path | None, quiet: bool, **options: Any
+    model: Path,
+    data: str | None,
+    preprocess: str | None,
+    output: Path | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Collect statistics of MODEL once, to compress it with several ratios."""
+    check_preprocess(preprocess, data)
     output = output or model.with_name(f"{model.stem}.stats")
     destination(output, model, data, quiet=quiet)
     destination(json, output, model, data, quiet=quiet)
-    source = source_of(data, model, "calibration", quiet=quiet)
+    source = source_of(data, model, "calibration", preprocess, quiet=quiet)
 
     from onnxprune import pipeline
     from onnxprune.report import console
@@ -126,14 +146,22 @@ def calibrate(
 @main.command()
 @MODEL
 @click.option("--data", metavar="SRC", help=f"Data, {_SOURCE}.  [default: calibration/STEM.eval.npz]")
+@PREPROCESS
 @click.option("--reference", type=FILE, metavar="FILE", help="Model to compare with, such as the dense one.")
 @fields(*parameters.EVALUATION)
 def evaluate(
-    model: Path, data: str | None, reference: Path | None, json: Path | None, quiet: bool, **options: Any
+    model: Path,
+    data: str | None,
+    preprocess: str | None,
+    reference: Path | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Measure MODEL against the labels of the data, or against another model."""
+    check_preprocess(preprocess, data)
     destination(json, model, data, reference, quiet=quiet)
-    source = source_of(data, model, "evaluation", quiet=quiet)
+    source = source_of(data, model, "evaluation", preprocess, quiet=quiet)
     if source is None and data != NOISE:
         raise UsageError("no evaluation data; give it with --data FILE")
 
@@ -151,6 +179,7 @@ def evaluate(
 @MODEL
 @click.option("--data", metavar="SRC", help=f"Training data, {_SOURCE}.  [default: calibration/STEM.npz]")
 @click.option("--eval", "evaluation", metavar="SRC", help=_EVALUATION)
+@PREPROCESS
 @click.option("--teacher", type=FILE, metavar="FILE", help="Model to learn from, such as the dense one.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.tuned.onnx beside MODEL]")
 @click.option("--checkpoint", type=FILE, metavar="FILE", help=_CHECKPOINT)
@@ -160,6 +189,7 @@ def finetune(
     model: Path,
     data: str | None,
     evaluation: str | None,
+    preprocess: str | None,
     teacher: Path | None,
     output: Path | None,
     checkpoint: Path | None,
@@ -175,6 +205,7 @@ def finetune(
     """
     given = parameters.given(options)
     resolve_training(**given)  # wrong options are said before any work
+    check_preprocess(preprocess, data, evaluation)
     first = is_first_process()
     quiet = quiet or not first
     output = output or model.with_name(f"{model.stem}.tuned.onnx")
@@ -186,10 +217,10 @@ def finetune(
     _page_destination(page, output, checkpoint, json, *inputs, quiet=quiet)
     if checkpoint.exists() and not quiet:
         click.echo(f"note: going on from {checkpoint}", err=True)
-    source = source_of(data, model, "calibration", quiet=quiet)
+    source = source_of(data, model, "calibration", preprocess, quiet=quiet)
     if source is None and data != NOISE:
         raise UsageError("no training data; give it with --data FILE")
-    measured_on = source_of(evaluation, model, "evaluation", quiet=quiet)
+    measured_on = source_of(evaluation, model, "evaluation", preprocess, quiet=quiet)
 
     from onnxprune.finetune import train
     from onnxprune.report import console
@@ -234,18 +265,27 @@ def inspect(
 @main.command()
 @click.argument("models", type=FILE, nargs=-1, required=True, metavar="MODEL...")
 @click.option("--data", metavar="SRC", help=f"What to run on, {_SOURCE}.  [default: {NOISE}]")
+@PREPROCESS
 @click.option("--batch", "batch_sizes", type=int, multiple=True, help=_BATCH)
 @click.option("--runs", type=int, help="Calls of every model that are timed.  [default: 50]")
 @click.option("--threads", type=int, help="Threads of onnxruntime.  [default: one a processor]")
 @fields("provider")
-def bench(models: tuple[Path, ...], data: str | None, json: Path | None, quiet: bool, **options: Any) -> None:
+def bench(
+    models: tuple[Path, ...],
+    data: str | None,
+    preprocess: str | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Measure models side by side: latency, memory, load time, size. The first is the reference."""
+    check_preprocess(preprocess, data)
     destination(json, *models, data, quiet=quiet)
 
     from onnxprune.bench import bench as measure
     from onnxprune.report import console
 
-    source = Path(data) if data not in (None, NOISE) else None
+    source = None if data in (None, NOISE) else named_source(data, preprocess)
     report = measure(models, source, progress=_progress(quiet), **parameters.given(options))
     for remark in () if quiet else report.notes:
         console.note(remark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,21 +15,61 @@ from onnxprune.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from onnxprune.data import Source
+
+
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")  # module:object
+
 
 def source_of(
-    given: str | None, model: Path, kind: Literal["calibration", "evaluation"], *, quiet: bool
-) -> Path | None:
+    given: str | None,
+    model: Path,
+    kind: Literal["calibration", "evaluation"],
+    preprocess: str | None = None,
+    *,
+    quiet: bool,
+) -> Source | None:
     """The data to use: what was given, None for noise, else the file found for the model, said aloud."""
     from onnxprune.data import discover
 
     if given is not None:
-        return None if given == NOISE else Path(given)
+        return None if given == NOISE else named_source(given, preprocess)
     found = discover(model, kind)
     if found is not None and found.is_relative_to(Path.cwd()):  # reports need not say whose home this is
         found = found.relative_to(Path.cwd())
     if found is not None and not quiet:
         click.echo(f"note: {kind} data: {found}", err=True)
     return found
+
+
+def named_source(given: str, preprocess: str | None) -> Source:
+    """The file, folder or object of that name.
+
+    Raises:
+        UsageError: no such object.
+        DataError: its module raised something.
+    """
+    from onnxprune.data import Images, imported
+
+    if _OBJECT.fullmatch(given) and not Path(given).exists():
+        source: Source = imported(given)
+        return source
+    return Images(given, preprocess) if preprocess is not None and _may_be_images(given) else Path(given)
+
+
+def check_preprocess(preprocess: str | None, *given: str | None) -> None:
+    """Refuse, before any work, a preprocessing that cannot be read or that no data `given` asks for."""
+    if preprocess is None:
+        return
+    from onnxprune.data import preprocessing
+
+    preprocessing(preprocess)
+    if not any(_may_be_images(name) for name in given if name is not None):
+        raise UsageError(f"--preprocess {preprocess}: the data are no folder or .csv of images; leave it out")
+
+
+def _may_be_images(given: str) -> bool:
+    return Path(given).is_dir() or given.lower().endswith(".csv")
 
 
 def destination(path: Path | None, *taken: Path | str | None, quiet: bool) -> None:

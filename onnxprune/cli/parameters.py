@@ -20,6 +20,11 @@ Decorator = Callable[[Any], Any]
 NOISE = "noise"  # the data source that is none
 FILE = click.Path(path_type=Path, readable=False)  # whether it can be read, the library says better
 MODEL = click.argument("model", type=FILE)
+PREPROCESS = click.option(
+    "--preprocess",
+    metavar="NAME|FILE",
+    help="How images become numbers: imagenet, tensorflow, unit, none, or a YAML or JSON file.",
+)
 
 
 def fraction(text: str) -> float:
@@ -79,8 +84,7 @@ def tuning(
         raise UsageError("--stats goes with pruning once; with --finetune they are gathered at every stage")
     training = {"epochs": epochs, **dict(settings)}
     resolve_training(**training)
-    source = None if data is None else Path(data)
-    return {"training": training, "training_data": source, "schedule": schedule or ()}
+    return {"training": training, "schedule": schedule or ()}
 
 
 # Help of every field of Options; names, choices and defaults come from Options itself.

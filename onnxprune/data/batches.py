@@ -1,8 +1,8 @@
 """Batches: what data is once it is open.
 
 Data is cut into *parts*; within a part all samples have one shape, so that any run of them is a batch. A file
-is one part, a list of feeds has as many as it has shapes. Parts keep the source's dtype and may be memory
-maps: a batch is cast to the model's dtype when it is made.
+is one part, a list of feeds has as many as it has shapes. Parts keep the source's dtype and may be lazy: a
+batch is read, and cast to the model's dtype, when it is made.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.data.inputs import Array, Input
+from onnxprune.data.lazy import Lazy
 from onnxprune.errors import DataError, ModelError
 from onnxprune.session import Session
 
@@ -33,7 +34,7 @@ class Batch:
 class Part:
     """Samples of one shape: the chosen `rows` of `arrays` (by input name) and of `labels`."""
 
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, Array | Lazy]
     labels: Array | None
     rows: npt.NDArray[np.int64]
 

@@ -14,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.data.lazy import Array as Array
+from onnxprune.data.lazy import Lazy
 from onnxprune.errors import DataError, ModelError
 
-Array = npt.NDArray[Any]
 Size = int | str | None  # fixed, symbolic, unknown
 
 # Kinds of numpy dtypes (bool, int, unsigned, float) that may become the wanted kind if every value survives.
 _CASTS = {"b": "biu", "i": "biu", "u": "biu", "f": "biuf"}
 _LAYOUTS = {(0, 3, 1, 2): "channels last", (0, 2, 3, 1): "channels first"}
-_CHUNK = 2**22  # elements looked at together, so that checking a memory-mapped file needs little memory
+_CHUNK = 2**22  # elements looked at together, so that checking a file needs little memory
 
 
 @dataclass(frozen=True)
@@ -47,29 +48,27 @@ class Input:
         size = self.sizes[self.batch_axis]
         return size if isinstance(size, int) else None
 
-    def count(self, array: Array) -> int:
+    def count(self, array: Array | Lazy) -> int:
         """Samples in `array`; 1 for an input without a batch axis."""
         return int(array.shape[self.batch_axis]) if self.batch_axis is not None else 1
 
-    def take(self, array: Array, rows: slice | npt.NDArray[np.int64]) -> Array:
+    def take(self, array: Array | Lazy, rows: npt.NDArray[np.int64]) -> Array:
         """The samples `rows` of `array` in the model's dtype; all of it where there is no batch axis."""
-        if self.batch_axis is not None:
-            index: tuple[Any, ...] = (slice(None),) * self.batch_axis + (rows,)
-            array = array[index]
-        return np.ascontiguousarray(array, dtype=self.dtype).reshape(array.shape)
+        found = self._read(array, rows)
+        return np.ascontiguousarray(found, dtype=self.dtype).reshape(found.shape)
 
-    def check_shape(self, array: Array, where: str) -> None:
-        """Refuse an array of another rank or another fixed size.
+    def check_shape(self, shape: Sequence[int], where: str) -> None:
+        """Refuse another rank or another fixed size.
 
         Raises:
             DataError: names both shapes, and the transposition or missing axis where that is what is wrong.
         """
-        if self.sizes is None or self._fits(array.shape):
+        if self.sizes is None or self._fits(shape):
             return
-        remedy = self._shape_remedy(array.shape)
-        raise DataError(f"{where}: shape {list(array.shape)} does not fit the input {self}; {remedy}")
+        remedy = self._shape_remedy(shape)
+        raise DataError(f"{where}: shape {list(shape)} does not fit the input {self}; {remedy}")
 
-    def check_values(self, array: Array, where: str, samples: npt.NDArray[np.int64]) -> None:
+    def check_values(self, array: Array | Lazy, where: str, samples: npt.NDArray[np.int64]) -> None:
         """Refuse NaN, Inf and values the model's dtype cannot hold; `samples` are the ones looked at.
 
         Raises:
@@ -77,17 +76,25 @@ class Input:
         """
         if array.dtype.kind not in _CASTS.get(self.dtype.kind, ""):
             raise DataError(f"{where}: {array.dtype} cannot be fed to the input {self}; convert it first")
+        if isinstance(array, Lazy) and array.sound(samples):
+            return
         axis = self.batch_axis
         step = max(1, _CHUNK * max(1, self.count(array)) // max(1, array.size))
         for start in range(0, len(samples), step):
             rows = samples[start : start + step]
-            chunk = array if axis is None else np.moveaxis(array, axis, 0)[rows]
+            found = self._read(array, rows)
+            chunk = found if axis is None else np.moveaxis(found, axis, 0)
             bad = _misfits(chunk, self.dtype)
             if bad is None:
                 continue
             wrong = bad[0].reshape(len(chunk) if axis is not None else 1, -1).any(axis=1)
             at = f" at sample {rows[int(wrong.argmax())]}" if axis is not None else ""
             raise DataError(f"{where}: {bad[1]}{at} for the input {self}; remove or repair such samples")
+
+    def _read(self, array: Array | Lazy, rows: npt.NDArray[np.int64]) -> Array:
+        if self.batch_axis is None:
+            return array[...]
+        return array[(slice(None),) * self.batch_axis + (rows,)]
 
     def _fits(self, shape: Sequence[int]) -> bool:
         assert self.sizes is not None

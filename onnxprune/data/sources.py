@@ -1,45 +1,88 @@
-"""Sources: from a file, an array or feeds to arrays by name; another kind of file is a line in `_OPENERS`."""
+"""Sources: from whatever is given as data to arrays by name; another kind of file is a line in `_OPENERS`."""
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from onnxprune.data.archives import UNREADABLE, Npz, unreadable
+from onnxprune.data.folders import read_folder
 from onnxprune.data.inputs import Array, Input, listed
+from onnxprune.data.lazy import Lazy, NpyFile
+from onnxprune.data.preprocess import Preprocess, preprocessing
+from onnxprune.data.rows import Rows, Samples
+from onnxprune.data.storage import Storage
+from onnxprune.data.streams import ACCEPTED, Stream, repeatable
+from onnxprune.data.tables import read_table
 from onnxprune.errors import DataError
 
-Source = str | Path | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]]
 
-_ACCEPTED = "give a file, an array, or mappings from input name to array"
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+class Reader(Protocol):
+    """Gives one feed after the other, then None: onnxruntime's `CalibrationDataReader`."""
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        """The next feed."""
+        ...
 
 
-def read(source: Source, wants: Sequence[Input]) -> tuple[str, list[Mapping[str, Array]]]:
-    """The name of `source` for messages, and its arrays by name: one mapping, or one for every feed.
+@dataclass(frozen=True)
+class Images:
+    """A folder or a `.csv` of images, and how they become numbers: a preset, a file, or a record.
+
+    Where it turns out to hold arrays, they are taken as they are, which is noted.
+    """
+
+    path: str | Path
+    preprocess: str | Path | Preprocess
+
+
+Feeds = Iterable[Mapping[str, Array]]
+Source = str | Path | Images | Array | Mapping[str, Array] | Feeds | Reader | Callable[[], Feeds | Reader]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds: arrays by name, in one mapping or more, each with where it is from, for messages.
+
+    `streamed`: samples are taken from the beginning, because nobody knows how many there are.
+    """
+
+    where: str
+    mappings: Iterable[tuple[str, Samples]]
+    notes: tuple[str, ...] = ()
+    labelled: str = ""
+    prepared: str = ""
+    streamed: bool = False
+
+
+def read(given: Source, wants: Sequence[Input]) -> Found:
+    """What `given` holds, for these inputs.
 
     Raises:
-        DataError: the file is missing or unreadable, or the source is nothing of the kind.
+        DataError: a file is missing or unreadable, or the source is nothing of the kind.
+        UsageError: images without a word on how they become numbers.
     """
+    source: Any = repeatable(given)
     if isinstance(source, str | Path):
-        return str(source), [_open(Path(source), wants)]
+        return _open(Path(source), wants, None)
+    if isinstance(source, Images):
+        return _open(Path(source.path), wants, preprocessing(source.preprocess))
     if isinstance(source, np.ndarray):
-        return "array", [_named(source, wants, "array")]
+        return Found("array", [("array", _named(source, wants, "array"))])
     if isinstance(source, Mapping):
-        return "arrays", [source]
-    try:
-        feeds = list(source)
-    except TypeError as error:
-        raise DataError(f"data: cannot use {type(source).__name__}; {_ACCEPTED}") from error
-    stranger = next((feed for feed in feeds if not isinstance(feed, Mapping)), None)
+        return Found("arrays", [("arrays", source)])
+    if isinstance(source, Stream):
+        return Found(source.where, _numbered(source), streamed=True)
+    if not isinstance(source, Sequence):
+        raise DataError(f"data: cannot use {type(source).__name__}; {ACCEPTED}")
+    stranger = next((feed for feed in source if not isinstance(feed, Mapping)), None)
     if stranger is not None:
-        raise DataError(f"data: cannot use {type(stranger).__name__} as a feed; {_ACCEPTED}")
-    return "feeds", feeds
+        raise DataError(f"data: cannot use {type(stranger).__name__} as a feed; {ACCEPTED}")
+    return Found("feeds", _numbered(source))
 
 
 def discover(model: Path, kind: Literal["calibration", "evaluation"]) -> Path | None:
@@ -52,73 +95,58 @@ def discover(model: Path, kind: Literal["calibration", "evaluation"]) -> Path | 
     return next((path for folder in folders if (path := folder / "calibration" / name).is_file()), None)
 
 
-class _Npz(Mapping[str, Array]):
-    """The arrays of an `.npz`, read when asked for, never unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        if not zipfile.is_zipfile(path):
-            raise DataError(f"{path}: not an .npz file, or a truncated one; write it with np.savez")
-        self._path = path
-        with zipfile.ZipFile(path) as archive:
-            self._sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-
-    def __getitem__(self, key: str) -> Array:
-        size, memory = self._sizes[key], os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if size > memory:
-            raise DataError(
-                f"{self._path}: '{key}' unpacks to {size / 2**30:,.0f} GiB, but this machine has "
-                f"{memory / 2**30:,.0f} GiB of memory; store fewer samples, or an .npy, read in pieces"
-            )
-        try:
-            with np.load(self._path, allow_pickle=False) as archive:
-                return np.asarray(archive[key])
-        except (*_UNREADABLE, MemoryError) as error:
-            raise _unreadable(self._path, f"the array '{key}'", error) from error
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sizes)
-
-    def __len__(self) -> int:
-        return len(self._sizes)
+def _open_npz(path: Path, wants: Sequence[Input], storage: Storage) -> Samples:
+    return Npz(path, storage)
 
 
-def _open_npz(path: Path, wants: Sequence[Input]) -> Mapping[str, Array]:
+def _open_npy(path: Path, wants: Sequence[Input], storage: Storage) -> Samples:
     try:
-        return _Npz(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, "the archive", error) from error
+        return _named(NpyFile.open(path), wants, str(path))
+    except UNREADABLE as error:
+        raise unreadable(path, "the array", error) from error
 
 
-def _open_npy(path: Path, wants: Sequence[Input]) -> Mapping[str, Array]:
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except _UNREADABLE as error:
-        raise _unreadable(path, "the array", error) from error
-    return _named(array, wants, str(path))
-
-
-_OPENERS: dict[str, Callable[[Path, Sequence[Input]], Mapping[str, Array]]] = {
+_OPENERS: dict[str, Callable[[Path, Sequence[Input], Storage], Samples]] = {
     ".npz": _open_npz,
     ".npy": _open_npy,
 }
 
 
-def _open(path: Path, wants: Sequence[Input]) -> Mapping[str, Array]:
-    known = ", ".join(_OPENERS)
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; give one of {known}")
-    opener = _OPENERS.get(path.suffix.lower())
-    if opener is None:
-        raise DataError(f"{path}: '{path.suffix}' files cannot be read as data; give one of {known}")
-    return opener(path, wants)
+def _open(path: Path, wants: Sequence[Input], how: Preprocess | None) -> Found:
+    suffix, known = path.suffix.lower(), ", ".join((*_OPENERS, ".csv"))
+    if not path.exists():
+        raise DataError(f"{path}: no such file; give one of {known}, or a folder of images or arrays")
+    if path.is_dir() or suffix == ".csv":
+        held = read_folder(path, wants) if path.is_dir() else read_table(path, wants)
+        if isinstance(held, Rows):
+            return _of_rows(held, wants, how)
+    elif suffix in _OPENERS:
+        held = [path]
+    else:
+        raise DataError(
+            f"{path}: '{path.suffix}' files cannot be read as data; give one of {known}, or a folder"
+        )
+    storage = Storage()
+    mappings = ((str(file), _OPENERS[file.suffix.lower()](file, wants, storage)) for file in held)
+    return Found(str(path), mappings, _unused(path, how))
 
 
-def _named(array: Array, wants: Sequence[Input], where: str) -> Mapping[str, Array]:
+def _of_rows(rows: Rows, wants: Sequence[Input], how: Preprocess | None) -> Found:
+    prepared = f"preprocessing {how}" if rows.images and how is not None else ""
+    notes = rows.notes if rows.images else (*rows.notes, *_unused(rows.where, how))
+    mappings = ((rows.where, samples) for samples in rows.samples(wants, how))
+    return Found(rows.where, mappings, notes, rows.words, prepared)
+
+
+def _numbered(feeds: Iterable[Mapping[str, Array]]) -> Iterable[tuple[str, Samples]]:
+    return ((f"feed {number}", feed) for number, feed in enumerate(feeds))
+
+
+def _unused(where: str | Path, how: Preprocess | None) -> tuple[str, ...]:
+    return () if how is None else (f"{where}: preprocessing not used: it holds arrays",)
+
+
+def _named(array: Array | Lazy, wants: Sequence[Input], where: str) -> Samples:
     if len(wants) != 1:
         raise DataError(f"{where}: one array, the model wants {listed(wants)}; name the arrays in an .npz")
     return {wants[0].name: array}
-
-
-def _unreadable(path: Path, what: str, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: {what} cannot be read ({reason}); write it again with np.save or np.savez")

@@ -69,17 +69,21 @@ def train(
     progress = progress or Silent()
     loaded = model if isinstance(model, Model) else load(model)
     dense = load(teacher) if isinstance(teacher, str | Path) else teacher
-    source = _open(loaded, data, chosen)
     with processes(chosen.device) as here:
+        progress = progress if here.first else Silent()
+        source = _open(loaded, data, chosen, progress)
         require_divisible(source, here)
         networks = make_networks(loaded, dense, source, chosen, here)
         notes = prepare(loaded, networks, source, chosen, here)
-        measured_on = _open(loaded, evaluation, chosen, every=True) if evaluation is not None else None
+        measured_on = None
+        if evaluation is not None:
+            measured_on = _open(loaded, evaluation, chosen, progress, every=True)
 
         def measure() -> Metrics:
             assert measured_on is not None
             tuned = from_module(networks.student, loaded).ir
-            return evaluate(tuned, measured_on, reference=dense.ir if dense is not None else None)
+            reference = dense.ir if dense is not None else None
+            return evaluate(tuned, measured_on, reference=reference, progress=progress)
 
         trainer = Trainer(
             networks,
@@ -90,7 +94,7 @@ def train(
             _identity(loaded, dense, source, measured_on, chosen),
             Path(checkpoint) if checkpoint is not None else None,
         )
-        trainer.train(progress if here.first else Silent())
+        trainer.train(progress)
         tuned = from_module(networks.student, loaded)
         written = None
         if output is not None and here.first:
@@ -142,10 +146,17 @@ def _describe(
     )
 
 
-def _open(model: Model, data: Source | None, options: Training, *, every: bool = False) -> Data:
-    samples = None if every else options.samples
-    inputs = model.graph.inputs
-    return open_data(data, inputs, samples=samples, batch_size=options.batch_size, seed=options.seed)
+def _open(
+    model: Model, data: Source | None, options: Training, progress: Progress, *, every: bool = False
+) -> Data:
+    return open_data(
+        data,
+        model.graph.inputs,
+        samples=None if every else options.samples,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        progress=progress,
+    )
 
 
 def _identity(

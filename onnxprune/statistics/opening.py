@@ -15,6 +15,7 @@ from onnxprune.emit import Emitter
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import find_layers
 from onnxprune.model import Model
+from onnxprune.progress import Progress
 from onnxprune.session import Session
 from onnxprune.statistics.store import Statistics, load, merge
 
@@ -22,13 +23,19 @@ _FEATURE_BYTES = 256 << 20  # the widest im2col of one batch
 
 
 def open_calibration(
-    model: Model, data: Source | None, samples: int | None, batch_size: int, seed: int
+    model: Model,
+    data: Source | None,
+    samples: int | None,
+    batch_size: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Data:
     """Open the data, with batches small enough that no layer's im2col exceeds a fixed size.
 
     The shapes are those of a run of the first sample: symbolic ones say nothing.
     """
-    source = open_data(data, model.ir.graph.inputs, samples=samples, batch_size=batch_size, seed=seed)
+    inputs = model.ir.graph.inputs
+    source = open_data(data, inputs, samples=samples, batch_size=batch_size, seed=seed, progress=progress)
     if fixed_batch(source.inputs) is not None:
         return source
     first = next(iter(replace(source, batch_size=1).batches()))
