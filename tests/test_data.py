@@ -11,26 +11,13 @@ import numpy as np
 import onnx.parser
 import onnx_ir as ir
 import pytest
+from graph_inputs import graph, inputs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.data import Data, discover, noise, open_data, try_batch, wanted
 from onnxprune.errors import DataError, ModelError, UsageError
 from onnxprune.session import Session
-
-
-def graph(inputs: str) -> ir.Model:
-    """A model that takes `inputs` and does next to nothing."""
-    first = inputs.split(",  ")[0].split()[-1]
-    text = (
-        f'<ir_version: 9, opset_import: ["": 18]> g ({inputs}) => (int64[n] out) {{ out = Shape({first}) }}'
-    )
-    return ir.from_proto(onnx.parser.parse_model(text))
-
-
-def inputs(text: str) -> list[ir.Value]:
-    return list(graph(text).graph.inputs)
-
 
 IMAGE = "float[batch,3,4,5] image"
 RECURRENT = "float[batch,sequence] wave,  int64 rate,  float[2,batch,8] state"

@@ -73,11 +73,10 @@ def open_data(
     if fixed:
         parts = _whole_batches(parts, fixed, where, notes)
     drawn = f" of {total:,} (drawn by seed {seed})" if samples and samples < total else ""
-    if found.streamed and samples == total:
-        drawn = " (the first)"
+    first = "the first " if found.streamed and samples == total else ""
     labelled = f", labelled{found.labelled}" if all(part.labels is not None for part in parts) else ""
     prepared = f", {found.prepared}" if found.prepared else ""
-    description = f"{where}: {_count(parts):,}{drawn} samples{labelled}{prepared}"
+    description = f"{where}: {first}{_count(parts):,}{drawn} samples{labelled}{prepared}"
     return Data(tuple(wants), fixed or batch_size, description, tuple(parts), tuple(dict.fromkeys(notes)))
 
 

@@ -21,7 +21,7 @@ from onnxprune.errors import DataError, RuntimeUnavailableError
 
 #: Endings of files that are taken for images.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "MPO")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")
 _DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 
 Geometry = Callable[[Size], tuple[Size, Size]]  # what an image is resized to, and what is cut out of it

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from onnxprune.errors import UsageError
 
-_FILE_BYTES = 1 << 16  # more is no preprocessing file
+_FILE_BYTES = 1 << 12  # more is no preprocessing file; PyYAML takes minutes for what is nested deeply
 
 Pixels = Annotated[int, Field(strict=True, ge=1, le=1 << 14)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -120,10 +120,11 @@ def preprocessing(given: str | Path | Preprocess) -> Preprocess:
     try:
         return Preprocess(**fields)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = str(first["loc"][0]) if first["loc"] else "the fields"
-        what = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
+        found = error.errors(include_input=False, include_url=False)
+        problem = max(found, key=lambda entry: len(entry["loc"]))  # the nearest of what a field may be
+        where = str(problem["loc"][0]) if problem["loc"] else "the fields"
+        what = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
             what = f"there is no such field, only {', '.join(Preprocess.model_fields)}"
         raise UsageError(f"--preprocess {path}: {where}: {what}; see docs/data.md") from error
 
