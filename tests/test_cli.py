@@ -303,6 +303,86 @@ def test_evaluation_data_that_does_not_fit_is_said_before_the_result_is_written(
     assert outputs(folder) == {"bad.npz"}
 
 
+# -- other kinds of data
+
+
+@pytest.fixture
+def pictures(folder: Path) -> Iterator[Path]:
+    """A model of images, picture.onnx, and a folder images/ with two classes of four."""
+    image = pytest.importorskip("PIL.Image")
+    text = """<ir_version: 9, opset_import: ["": 18]>
+        net (float[batch,3,4,4] x) => (float[batch,2] y) { f = Flatten(x)  y = Gemm<transB=1>(f, w) }"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((2, 48)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    onnx.save(proto, folder / "picture.onnx")
+    for name in ("a/0", "a/1", "a/2", "a/3", "b/4", "b/5", "b/6", "b/7"):
+        path = folder / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(path)
+    (folder / "unit.yaml").write_text("range: [0, 1]\n")
+    (folder / "feeds.py").write_text(
+        "import numpy as np\n"
+        "def feeds():\n"
+        "    for n in range(8):\n"
+        "        yield {'x': np.full((1, 3, 4, 4), n / 8, np.float32), 'labels': np.array([n % 2])}\n"
+    )
+    path = sys.path[:]
+    yield folder
+    sys.path[:] = path
+    sys.modules.pop("feeds", None)
+
+
+@each_reader
+@pytest.mark.parametrize("data", [["images", "--preprocess", "unit.yaml"], ["feeds:feeds"]])
+def test_every_command_takes_every_kind_of_data(pictures: Path, command: str, data: list[str]) -> None:
+    arguments = [part for given in COMMANDS[command] for part in (data if given == "data.npz" else [given])]
+    result = run(command, "picture.onnx", *arguments, "--json", "r.json")
+    assert result.exit_code == 0, result.output
+    assert "8 samples" in (pictures / "r.json").read_text() or command == "calibrate"
+
+
+def test_fine_tuning_after_pruning_reads_a_stream_once(pictures: Path) -> None:
+    arguments = ["--ratio", "0.5", "--data", "feeds:feeds", "--finetune", "1", "--schedule", "0.8,0.5"]
+    result = run("compress", "picture.onnx", *arguments)
+    assert result.exit_code == 0, result.output
+    images = ["--data", "images", "--train-data", "images", "--eval", "feeds:feeds", "--preprocess", "unit"]
+    result = run("compress", "picture.onnx", "--ratio", "0.5", "--finetune", "1", *images)
+    assert result.exit_code == 0, result.output
+
+
+@each_reader
+def test_images_without_a_preprocessing(pictures: Path, command: str) -> None:
+    arguments = ["images" if argument == "data.npz" else argument for argument in COMMANDS[command]]
+    refused(run(command, "picture.onnx", *arguments), 2, "images: holds images", "--preprocess imagenet")
+
+
+@each_reader
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("cake", ("--preprocess cake", "imagenet")), ("unit", ("no folder or .csv of images", "leave it out"))],
+)
+def test_a_preprocessing_that_cannot_be_meant(
+    folder: Path, command: str, given: str, words: tuple[str, ...]
+) -> None:
+    refused(run(command, "net.onnx", *COMMANDS[command], "--preprocess", given), 2, *words)
+    assert not outputs(folder)
+
+
+@each_reader
+def test_an_object_that_is_not_there(pictures: Path, command: str) -> None:
+    arguments = ["feeds:nothing" if argument == "data.npz" else argument for argument in COMMANDS[command]]
+    refused(run(command, "picture.onnx", *arguments), 2, "feeds:nothing: feeds has no 'nothing'")
+
+
+def test_presets_are_listed_where_they_are_asked_for() -> None:
+    from onnxprune.data import PRESETS
+
+    text = " ".join(run("compress", "--help").stdout.split())
+    assert f"{', '.join(PRESETS)}, or a YAML or JSON file" in text
+
+
 # -- results that cannot be written: 1
 
 

@@ -47,6 +47,11 @@ class Decoder:
             )
         channels, *taken = (sizes[axis] for axis in ((1, 2, 3) if self.layout == "nchw" else (3, 1, 2)))
         self.taken = Size(*taken) if all(isinstance(side, int) for side in taken) else None
+        if how.crop_share is not None and how.one_size(self.taken) is None:
+            raise DataError(
+                f"{paths[0]}: crop_share is a share of the crop, and {want} leaves height and width open; "
+                "say both resize and crop in a preprocessing file, as in docs/data.md"
+            )
         self.grey = channels == 1 if how.grey is None else how.grey
         self.table = _table(how, 1 if self.grey else 3, want)
         self._kept: dict[int, Array] = {}

@@ -112,9 +112,7 @@ def test_text_of_different_lengths_is_batched_by_length_and_cast(tmp_path: Path)
 def test_the_shard_that_does_not_fit_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", rows(0, 3))
     np.save(tmp_path / "b.npy", np.zeros((3, 4), np.float32))
-    with pytest.raises(
-        DataError, match=r"b\.npy: shape \[3, 4\] does not fit the input 'x' float32"
-    ):
+    with pytest.raises(DataError, match=r"b\.npy: shape \[3, 4\] does not fit the input 'x' float32"):
         open_data(tmp_path, inputs(ROW))
 
 
@@ -248,9 +246,7 @@ def test_a_table_that_is_not_text(files: Path) -> None:
 
 def test_a_line_that_names_many_samples(files: Path) -> None:
     np.save(files / "0.npy", rows(0, 3))
-    with pytest.raises(
-        DataError, match=r"0\.npy: shape \[3, 2\]; a line of a \.csv is one sample"
-    ):
+    with pytest.raises(DataError, match=r"0\.npy: shape \[3, 2\]; a line of a \.csv is one sample"):
         open_data(table(files, "path\n0.npy\n"), inputs(ROW))
 
 
@@ -318,10 +314,8 @@ def test_an_encrypted_archive(tmp_path: Path) -> None:
 
 def test_arrays_beyond_the_bound_are_in_files_and_the_same() -> None:
     storage, rng = Storage(memory=1000), np.random.default_rng(0)
-    arrays = [
-        rng.standard_normal((n, 7)).astype(dtype)
-        for n, dtype in ((3, "f8"), (20, "f4"), (0, "f4"), (9, "f8"))
-    ]
+    sizes = [(3, "f8"), (20, "f4"), (0, "f4"), (9, "f8")]
+    arrays = [rng.standard_normal((rows, 7)).astype(dtype) for rows, dtype in sizes]
     kept = [storage.keep(array) for array in arrays]
     assert [isinstance(array.base, np.memmap) for array in kept] == [False, False, False, True]
     assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(arrays, kept, strict=True))

@@ -121,7 +121,24 @@ def test_sizes(how: Any, taken: Any, resized: Any, crop: Any) -> None:
     assert got == (resized, crop)
 
 
+def test_a_share_of_no_size(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 8, 8)
+    with pytest.raises(DataError, match="leaves height and width open; say both resize and crop"):
+        numbers(tmp_path, "imagenet", "float[batch,3,h,w] x")
+
+
 # -- files
+
+
+def test_the_example_of_the_documentation_has_every_field(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "p.yaml").write_text(example)
+    got = preprocessing(tmp_path / "p.yaml")
+    for field in ("mean", "std", "range", "order"):
+        assert getattr(got, field) == getattr(PRESETS["imagenet"], field)
+    known = {line.lstrip("# ").partition(":")[0] for line in example.splitlines() if ":" in line}
+    assert known == set(Preprocess.model_fields)
 
 
 def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
