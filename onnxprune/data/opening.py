@@ -72,12 +72,18 @@ def open_data(
     fixed = fixed_batch(wants)
     if fixed:
         parts = _whole_batches(parts, fixed, where, notes)
-    drawn = f" of {total:,} (drawn by seed {seed})" if samples and samples < total else ""
+    description = _described(found, parts, total, samples, seed)
+    return Data(tuple(wants), fixed or batch_size, description, tuple(parts), tuple(dict.fromkeys(notes)))
+
+
+def _described(
+    found: sources.Found, parts: Sequence[Part], total: int, samples: int | None, seed: int
+) -> str:
     first = "the first " if found.streamed and samples == total else ""
+    drawn = f" of {total:,} (drawn by seed {seed})" if samples and samples < total else ""
     labelled = f", labelled{found.labelled}" if all(part.labels is not None for part in parts) else ""
     prepared = f", {found.prepared}" if found.prepared else ""
-    description = f"{where}: {first}{_count(parts):,}{drawn} samples{labelled}{prepared}"
-    return Data(tuple(wants), fixed or batch_size, description, tuple(parts), tuple(dict.fromkeys(notes)))
+    return f"{found.where}: {first}{_count(parts):,}{drawn} samples{labelled}{prepared}"
 
 
 def _gathered(

@@ -85,10 +85,10 @@ def sweep(
     Raises:
         StatisticsError: NaN or Inf in a layer's values; names it.
     """
-    walk = _Walk(dense, pruned, data, provider)
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
+        walk = _Walk(dense, pruned, data, provider)  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
