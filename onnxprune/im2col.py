@@ -4,7 +4,7 @@
 
 It needs no op of its own: the node's own op with one-hot kernels and one group a channel puts every patch
 entry on a channel, padding zeros included; that holds for Conv and, with its zero-inserted input, for
-ConvTranspose alike. Where only every `stride`-th row is wanted, the one-hot kernels run on the numbers of one
+ConvTranspose alike. Where only some rows are wanted (see `rows`), the one-hot kernels run on the numbers of one
 image's pixels instead: what comes out says which pixels to gather, and the other rows are never made.
 """
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.emit import Emitter
+from onnxprune.rows import Rows
 
 _PASSED_ON = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
 # Pixel numbers go through the kernels as digits of these values: eleven bits, all that TF32 has, hold them.
@@ -61,33 +62,34 @@ class Window:
         return unfolded
 
 
-def patches(op: Emitter, value: ir.Value, window: Window, dtype: npt.DTypeLike, stride: int = 1) -> ir.Value:
-    """Emit the patches of `value` [N, channels, …], every `stride`-th row.
+def patches(
+    op: Emitter, value: ir.Value, window: Window, dtype: npt.DTypeLike, rows: Rows | None = None
+) -> ir.Value:
+    """Emit the patches of `value` [N, channels, …].
 
     Args:
         op: where to emit.
         value: the input of the window's node.
         window: how it is read.
         dtype: of `value`.
-        stride: how many rows to step over, counted through all samples.
+        rows: which rows are wanted; all if None.
     """
-    if stride > 1 and not window.is_pointwise:
-        return _sampled(op, value, window, dtype, stride)
+    if rows is not None and not window.is_pointwise:
+        return _sampled(op, value, window, dtype, rows)
     if not window.is_pointwise:
         value = window.unfolded(op, value, window.channels, dtype)
-    return every(op, channels_first(op, value, window.groups, window.width), stride)
+    return picked(op, channels_first(op, value, window.groups, window.width), rows)
 
 
-def _sampled(op: Emitter, value: ir.Value, window: Window, dtype: npt.DTypeLike, stride: int) -> ir.Value:
+def _sampled(op: Emitter, value: ir.Value, window: Window, dtype: npt.DTypeLike, rows: Rows) -> ir.Value:
     """Row r is position r mod T of image r div T; gathered from [channels, images · pixels]."""
     flat = op.Reshape(value, op.ints(0, 0, -1))
     images, pixels = op.Shape(flat, end=1), op.Shape(flat, start=2)
     sources = _sources(op, value, window, pixels)
     positions = op.Shape(sources, start=1)
-    first, step = op.constant(0, np.int64), op.constant(stride, np.int64)
-    rows = op.Range(first, op.Squeeze(op.Mul(images, positions)), step)
-    source = op.Gather(sources, op.Mod(rows, positions), axis=1)  # [kernel positions, rows], 0 for padding
-    place = op.Add(op.Max(op.Sub(source, op.ints(1)), op.ints(0)), op.Mul(op.Div(rows, positions), pixels))
+    wanted = rows.numbers(op, op.Squeeze(op.Mul(images, positions)))
+    source = op.Gather(sources, op.Mod(wanted, positions), axis=1)  # [kernel positions, rows], 0 for padding
+    place = op.Add(op.Max(op.Sub(source, op.ints(1)), op.ints(0)), op.Mul(op.Div(wanted, positions), pixels))
     columns = op.Reshape(op.Transpose(flat, perm=[1, 0, 2]), op.ints(window.channels, -1))
     gathered = op.Gather(columns, place, axis=1)
     inside = op.Cast(op.Greater(source, op.ints(0)), to=ir.DataType.from_numpy(np.dtype(dtype)).value)
@@ -110,13 +112,9 @@ def _sources(op: Emitter, value: ir.Value, window: Window, pixels: ir.Value) -> 
     return sources
 
 
-def every(op: Emitter, rows: ir.Value, stride: int) -> ir.Value:
-    """Every `stride`-th of the columns of `rows` [groups, width, rows]."""
-    if stride == 1:
-        return rows
-    end = np.iinfo(np.int64).max
-    kept: ir.Value = op.Slice(rows, op.ints(0), op.ints(end), op.ints(2), op.ints(stride))
-    return kept
+def picked(op: Emitter, value: ir.Value, rows: Rows | None) -> ir.Value:
+    """The wanted columns of `value` [groups, width, rows]."""
+    return value if rows is None else rows.of(op, value)
 
 
 def channels_first(op: Emitter, value: ir.Value, groups: int, width: int) -> ir.Value:

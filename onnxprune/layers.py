@@ -25,7 +25,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.emit import Emitter
-from onnxprune.im2col import Window, channels_first, every, patches
+from onnxprune.im2col import Window, channels_first, patches, picked
+from onnxprune.rows import Rows
 
 Array = npt.NDArray[Any]
 
@@ -102,14 +103,19 @@ class Layer:
         """Inverse of `matrix`: back to the initializer's layout (dtype unchanged)."""
         return self._kind.tensor(self, matrix)
 
-    def features(self, op: Emitter, value: ir.Value, stride: int = 1) -> ir.Value:
-        """Emit a: every `stride`-th row of the layer's input `value`, as [groups, d_in, rows]."""
-        folded: ir.Value = self._kind.features(self, op, value, stride)
+    @property
+    def window(self) -> Window | None:
+        """How a convolution reads its input; None for what is none."""
+        return _window(self) if self._kind.features is _patches else None
+
+    def features(self, op: Emitter, value: ir.Value, rows: Rows | None = None) -> ir.Value:
+        """Emit a: the wanted rows (all if None) of the layer's input `value`, as [groups, d_in, rows]."""
+        folded: ir.Value = self._kind.features(self, op, value, rows)
         return folded
 
-    def responses(self, op: Emitter, value: ir.Value, stride: int = 1) -> ir.Value:
+    def responses(self, op: Emitter, value: ir.Value, rows: Rows | None = None) -> ir.Value:
         """Emit s, or a gradient of its shape, likewise as [groups, d_out, rows]."""
-        return every(op, self._kind.responses(self, op, value), stride)
+        return picked(op, self._kind.responses(self, op, value), rows)
 
     def read(self) -> tuple[Array, Array | None]:
         """Current weights as a float64 matrix and the bias as float64 [groups, d_out] (None without one)."""
@@ -237,7 +243,7 @@ class _Kind:
     dimensions: Callable[[ir.Node, ir.Value], tuple[int, int, int]]
     matrix: Callable[[Layer, Array], Array]
     tensor: Callable[[Layer, Array], Array]
-    features: Callable[[Layer, Emitter, ir.Value, int], ir.Value]
+    features: Callable[[Layer, Emitter, ir.Value, Rows | None], ir.Value]
     responses: Callable[[Layer, Emitter, ir.Value], ir.Value]
     positions: Callable[[Use], int | None]
 
@@ -390,8 +396,8 @@ def _window(layer: Layer) -> Window:
     return Window(layer.uses[0].node, kernel, layer.groups * layer.d_in // prod(kernel), layer.groups)
 
 
-def _patches(layer: Layer, op: Emitter, value: ir.Value, stride: int) -> ir.Value:
-    return patches(op, value, _window(layer), _array(layer.weight).dtype, stride)
+def _patches(layer: Layer, op: Emitter, value: ir.Value, rows: Rows | None) -> ir.Value:
+    return patches(op, value, _window(layer), _array(layer.weight).dtype, rows)
 
 
 def _channels_last(op: Emitter, value: ir.Value, width: int) -> ir.Value:
@@ -460,7 +466,7 @@ KINDS: dict[str, _Kind] = {
         dimensions=lambda node, weight: (1, *_gemm_shape(node, weight)),
         matrix=_gemm_matrix,
         tensor=_gemm_tensor,
-        features=lambda layer, op, value, stride: every(op, _channels_last(op, value, layer.d_in), stride),
+        features=lambda layer, op, value, rows: picked(op, _channels_last(op, value, layer.d_in), rows),
         responses=lambda layer, op, value: _channels_last(op, value, layer.d_out),
         positions=_row_positions,
     ),
@@ -470,8 +476,8 @@ KINDS: dict[str, _Kind] = {
         dimensions=_matmul_dimensions,
         matrix=_matmul_matrix,
         tensor=_matmul_tensor,
-        features=lambda layer, op, value, stride: every(
-            op, _matmul_side(op, value, layer.uses[0].node, layer.d_in), stride
+        features=lambda layer, op, value, rows: picked(
+            op, _matmul_side(op, value, layer.uses[0].node, layer.d_in), rows
         ),
         responses=lambda layer, op, value: _matmul_side(op, value, layer.uses[0].node, layer.d_out),
         positions=_matmul_positions,

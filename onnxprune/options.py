@@ -34,6 +34,7 @@ class Options(BaseModel):
     units; where it is not given, one unit stays, but with `round_to` "auto" such a branch may go where no
     narrower one is faster. `units_of` has the fraction to remove
     where layers of a name make the units. `heads`: whole ones are removed, or each is made narrower.
+    `positions`: of every sample at most so many are taken into statistics.
     `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
     """
 
@@ -63,6 +64,7 @@ class Options(BaseModel):
     loss: Loss = "auto"
     average: Average = "mean"
     samples: Annotated[int, Field(ge=1)] | None = None
+    positions: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
     seed: Annotated[int, Field(ge=0)] = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"

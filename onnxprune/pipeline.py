@@ -212,6 +212,7 @@ def _gathering(options: Options) -> Gathering:
         average=options.average,
         seed=options.seed,
         provider=options.provider,
+        positions=options.positions,
     )
 
 

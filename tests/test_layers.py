@@ -10,6 +10,7 @@ from units.nets import array, parsed, run
 
 from onnxprune.emit import Emitter
 from onnxprune.layers import find_layers
+from onnxprune.rows import Every
 from onnxprune.statistics.graph import build
 
 FLOAT32 = 1e-5  # sums of a few hundred float32 products
@@ -73,9 +74,10 @@ def folded(model, layer, stride=1):
     """Features and responses of the layer's only use, run."""
     op = Emitter(model.graph, "test")
     (use,) = layer.uses
+    rows = Every(stride) if stride > 1 else None
     for name, value in (
-        ("features", layer.features(op, use.input, stride)),
-        ("responses", layer.responses(op, use.output, stride)),
+        ("features", layer.features(op, use.input, rows)),
+        ("responses", layer.responses(op, use.output, rows)),
     ):
         value.name, value.type = name, ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)

@@ -114,6 +114,7 @@ _HELP = {
     "loss": "Loss whose curvature counts; auto sees it from the output.",
     "average": "How statistics are averaged over batches.",
     "samples": "Use so many samples, drawn by the seed; all if not given.",
+    "positions": "Take at most so many positions of each sample into statistics; all if not given.",
     "batch_size": "Samples run at once.",
     "seed": "Seed of everything random.",
     "provider": "Where onnxruntime runs.",
@@ -154,6 +155,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "floors": {"type": floor, "metavar": "PATTERN=FRACTION", "multiple": True},
     "exclude": {"type": str, "metavar": "PATTERN", "multiple": True},
     "samples": {"type": int},
+    "positions": {"type": int},
     "milestones": {"type": fraction, "metavar": "FRACTION", "multiple": True},
     "gamma": {"type": fraction, "metavar": "FRACTION"},
     "balance": {"type": fraction, "metavar": "FRACTION"},
@@ -168,7 +170,7 @@ _COMMON: dict[str, dict[str, Any]] = {
 }
 
 COMPRESSION = tuple(Options.model_fields)
-CALIBRATION = ("loss", "average", "samples", "batch_size", "seed", "provider")
+CALIBRATION = ("loss", "average", "samples", "positions", "batch_size", "seed", "provider")
 TRAINING = tuple(Training.model_fields)
 EVALUATION = ("samples", "batch_size", "seed", "provider")
 

@@ -7,7 +7,7 @@ sums are what one process would have added for its batches.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import onnx_ir as ir
 
 from onnxprune.data import Batch, Data
 from onnxprune.errors import StatisticsError
+from onnxprune.grams import Correlation
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Average, Loss
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Provider, Session
 from onnxprune.statistics.factors import Factor, Gram, Samples
-from onnxprune.statistics.graph import StatisticsGraph, build
+from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_positions
 from onnxprune.statistics.store import LayerStatistics, Statistics
 
 Array = npt.NDArray[Any]
@@ -31,7 +32,10 @@ DECAY = 0.95  # the papers' exponential average
 
 @dataclass(frozen=True)
 class Gathering:
-    """How statistics are gathered; saved with them, and compared before they are merged."""
+    """How statistics are gathered; saved with them, and compared before they are merged.
+
+    `positions`: how many of a sample's positions are taken at most, drawn by the seed; all if None.
+    """
 
     loss: Loss = "auto"
     gradients: bool = True
@@ -39,6 +43,7 @@ class Gathering:
     labels: bool = False
     seed: int = 0
     provider: Provider = "auto"
+    positions: int | None = None
 
 
 def collect(
@@ -52,14 +57,21 @@ def collect(
     """Run every batch of `data` and return the sums, of all layers or of those named in `only`.
 
     Raises:
-        StatisticsError: NaN or Inf in a layer's statistics; names the layer.
+        StatisticsError: NaN or Inf in a layer's statistics, or positions that cannot be drawn; names the layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
     how = how or Gathering()
     layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
-    sampled = {layer.name for layer in layers if _few_rows(layer, data.count)}
+    sampled = {layer.name for layer in layers if _few_rows(layer, data.count, how.positions)}
     graph = build(
-        model, loss=how.loss, gradients=how.gradients, only=only, sampled=sampled, labels=how.labels
+        model,
+        loss=how.loss,
+        gradients=how.gradients,
+        only=only,
+        sampled=sampled,
+        labels=how.labels,
+        positions=how.positions,
+        batch=min(data.batch_size, data.count),
     )
     session = Session(graph.model, how.provider)
     noise = NoiseSource(graph, how)
@@ -69,22 +81,30 @@ def collect(
         loss=graph.head.description if graph.head else "none",
         average=how.average,
         seed=how.seed,
+        positions=how.positions,
         blocked=dict(graph.blocked),
     )
     with (progress or Silent()).stage("statistics", data.count) as advance:
         for number, batch in enumerate(data.batches()):
-            outputs = session.run(feeds_of(graph, batch, noise.draw(number, batch.feeds)))
-            _add(total, layers, outputs, batch.count)
+            feeds = feeds_of(graph, batch, noise.draw(number, batch.feeds))
+            outputs = session.run({**feeds, START: _start(how.seed, number)})
+            _add(total, graph, layers, outputs, batch.count)
             advance(batch.count)
     if not total.samples:
         raise StatisticsError("no samples: the calibration data has no batch")
+    for name, correlation in graph.correlations.items():
+        total.layers[name] = _put_together(total.layers[name], correlation)
     return total
 
 
-def _few_rows(layer: Layer, samples: int) -> bool:
-    positions = [use.positions for use in layer.uses]
-    known = [count for count in positions if count is not None]
-    return len(known) == len(positions) and sum(known) * samples < layer.d_in + 1
+def _start(seed: int, number: int) -> Array:
+    """Where batch `number` starts to draw positions; a stream beside that of the noise."""
+    return np.asarray(np.random.default_rng([seed, number, 1]).integers(2**62))
+
+
+def _few_rows(layer: Layer, samples: int, positions: int | None) -> bool:
+    kept = kept_positions(layer, positions)
+    return kept is not None and kept * samples < layer.d_in + 1
 
 
 def feeds_of(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -> dict[str, Array]:
@@ -115,9 +135,15 @@ class NoiseSource:
         return self._head.draw(np.random.default_rng([self._seed, number]), self._known[key])
 
 
-def _add(total: Statistics, layers: list[Layer], outputs: Mapping[str, Array], samples: int) -> None:
+def _add(
+    total: Statistics,
+    graph: StatisticsGraph,
+    layers: list[Layer],
+    outputs: Mapping[str, Array],
+    samples: int,
+) -> None:
     for index, layer in enumerate(layers):
-        made = _layer_statistics(outputs, index, samples)
+        made = _layer_statistics(outputs, index, samples, graph.shares.get(layer.name, 1.0))
         if not made.finite():
             raise StatisticsError(
                 f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its statistics; "
@@ -134,18 +160,37 @@ def _add(total: Statistics, layers: list[Layer], outputs: Mapping[str, Array], s
     total.samples += samples
 
 
-def _layer_statistics(outputs: Mapping[str, Array], index: int, samples: int) -> LayerStatistics:
+def _layer_statistics(
+    outputs: Mapping[str, Array], index: int, samples: int, share: float
+) -> LayerStatistics:
+    """Of one batch; a row stands for `share` rows. Products stay as they are until `_put_together`."""
     rows = float(outputs[f"count/{index}"].reshape(-1)[0])
     activations: Factor
     if f"rows/{index}" in outputs:
         features = outputs[f"rows/{index}"].transpose(0, 2, 1)
         ones = np.ones((*features.shape[:2], 1), dtype=features.dtype)
-        activations = Samples(np.concatenate([features, ones], axis=2), rows)
+        scale = np.sqrt(share).astype(features.dtype)
+        activations = Samples(scale * np.concatenate([features, ones], axis=2), rows)
+    elif f"products/{index}" in outputs:
+        parts = (outputs[f"products/{index}"], outputs[f"sum/{index}"])
+        flat = [part.reshape(len(part), -1).astype(np.float64) for part in parts]
+        activations = Gram(np.concatenate(flat, axis=1), rows)
     else:
-        activations = Gram(_with_bias(outputs[f"gram/{index}"], outputs[f"sum/{index}"], rows), rows)
+        gram = share * outputs[f"gram/{index}"].astype(np.float64)
+        total = share * outputs[f"sum/{index}"].astype(np.float64)
+        activations = Gram(_with_bias(gram, total, rows), rows)
     gradient = outputs.get(f"gradient/{index}")
-    gradients = None if gradient is None else Gram(gradient.astype(np.float64), rows)
+    gradients = None if gradient is None else Gram(share * gradient.astype(np.float64), rows)
     return LayerStatistics(activations, gradients, rows, float(samples))
+
+
+def _put_together(layer: LayerStatistics, correlation: Correlation) -> LayerStatistics:
+    """The gram of [a; 1] from the summed products and sums of a."""
+    factor = layer.activations
+    assert isinstance(factor, Gram)
+    products, total = np.split(factor.total, [-correlation.width], axis=1)
+    gram = _with_bias(correlation.gram(products), total, factor.weight)
+    return replace(layer, activations=Gram(gram, factor.weight))
 
 
 def _with_bias(gram: Array, total: Array, rows: float) -> Array:

@@ -3,11 +3,13 @@
 For layer i with features a [groups, d_in, rows] and gradient responses g [groups, d_out, rows] it outputs
 
     gram/i      Σ a aᵀ   or  rows/i      the a themselves   (see `factors`)
+                         or  products/i  what Σ a aᵀ is put together from   (see `grams`)
     sum/i       Σ a
     gradient/i  Σ g gᵀ
     count/i     rows
 
-Only these leave the device. Uses of a shared weight are concatenated along rows.
+Only these leave the device. Uses of a shared weight are concatenated along rows. Where only some positions of
+every sample are taken, a row of these stands for `share` rows; `count` counts them all.
 """
 
 from __future__ import annotations
@@ -18,9 +20,15 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnxprune.emit import Emitter
+from onnxprune.errors import StatisticsError
 from onnxprune.gradient import LossHead, attach_loss, backpropagate
+from onnxprune.grams import Correlation, Sliding, choose, square
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Loss
+from onnxprune.rows import Drawn
+
+START = "statistics/start"  # the input that says which positions are taken
+BATCH = 32  # samples a run where nothing else is known
 
 
 @dataclass
@@ -28,6 +36,8 @@ class StatisticsGraph:
     """The graph and what is in it: layer names in output order, the loss, layers that no gradient reaches.
 
     `shapes` is a second graph whose outputs, named as the noise inputs, are the shapes the noise must have.
+    `correlations` puts the products of a layer together, `shares` says how many rows one of it stands for, where
+    that is not one; both by the layer's name.
     """
 
     model: ir.Model
@@ -35,6 +45,8 @@ class StatisticsGraph:
     head: LossHead | None
     blocked: dict[str, str] = field(default_factory=dict)
     shapes: ir.Model | None = None
+    correlations: dict[str, Correlation] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
 
 
 def build(
@@ -45,6 +57,8 @@ def build(
     only: Collection[str] | None = None,
     sampled: Collection[str] = (),
     labels: bool = False,
+    positions: int | None = None,
+    batch: int = BATCH,
 ) -> StatisticsGraph:
     """Emit the statistics graph of a copy of `model`.
 
@@ -55,6 +69,11 @@ def build(
         only: names of the layers wanted; all by default.
         sampled: names of layers whose features leave as rows instead of as a gram.
         labels: take true labels from a graph input instead of sampling them.
+        positions: how many positions of every sample to take at most; all if None.
+        batch: samples a run, from which the cheaper way to a gram is chosen.
+
+    Raises:
+        StatisticsError: `positions` are given, and those of a layer are not known before the run.
     """
     source, model = model, model.clone()
     layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
@@ -70,13 +89,75 @@ def build(
             reasons = {reason for use in layer.uses for reason in found.blocked.get(use.output, ())}
             if reasons:
                 blocked[layer.name] = "no gradient: " + ", ".join(sorted(reasons))
+    drawn = _drawn(model.graph, layers, positions)
+    correlations: dict[str, Correlation] = {}
     for index, layer in enumerate(layers):
-        outputs |= _activations(op, layer, index, layer.name in sampled)
+        rows = drawn.get(layer.name)
+        cheaper = None if rows is not None or layer.name in sampled else _correlation(layer, batch)
+        if cheaper is None:
+            outputs |= _activations(op, layer, index, layer.name in sampled, rows)
+        else:
+            correlations[layer.name] = cheaper
+            outputs |= _correlated(op, layer, index, cheaper)
         if gradients and layer.name not in blocked:
-            outputs |= _gradients(op, layer, index, backward)
+            outputs |= _gradients(op, layer, index, backward, rows)
     expose(model.graph, outputs)
-    shapes = None if head is None else noise_shapes(source, head)
-    return StatisticsGraph(model, [layer.name for layer in layers], head, blocked, shapes)
+    return StatisticsGraph(
+        model,
+        [layer.name for layer in layers],
+        head,
+        blocked,
+        None if head is None else noise_shapes(source, head),
+        correlations,
+        {name: rows.share for name, rows in drawn.items()},
+    )
+
+
+def kept_positions(layer: Layer, positions: int | None) -> int | None:
+    """How many rows of a sample are taken where at most `positions` are wanted; None where that is unknown."""
+    counts = [use.positions for use in layer.uses]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts):
+        return None
+    most = len(known) * max(1, positions // len(known)) if positions is not None else sum(known)
+    return min(most, sum(known))
+
+
+def _drawn(graph: ir.Graph, layers: Sequence[Layer], positions: int | None) -> dict[str, Drawn]:
+    """The rows of all layers that have more positions than wanted, by name; adds the input that draws them."""
+    if positions is None:
+        return {}
+    start = ir.val(START, dtype=ir.DataType.INT64, shape=[])
+    drawn: dict[str, Drawn] = {}
+    for layer in layers:
+        counts = {use.positions for use in layer.uses}
+        (count, *others) = counts
+        if count is None or others:
+            reason = "has positions that are not known before the run"
+            raise StatisticsError(
+                f"layer {layer.name!r} ({layer.op}) "
+                f"{'is used on inputs of different size' if others else reason}; "
+                "its positions cannot be drawn: leave out --positions"
+            )
+        wanted = max(1, positions // len(layer.uses))
+        if wanted < count:
+            drawn[layer.name] = Drawn(start, count, wanted)
+    if drawn:
+        graph.inputs.append(start)
+    return drawn
+
+
+def _correlation(layer: Layer, batch: int) -> Correlation | None:
+    """The gram by correlation, where all uses read inputs of one size and that is the cheaper way."""
+    window = layer.window
+    if window is None:
+        return None
+    slidings = {Sliding.of(window, use.input.shape) for use in layer.uses}
+    sliding = slidings.pop()
+    if slidings or sliding is None:
+        return None
+    choice = choose(sliding, batch)
+    return choice.correlation if choice.way == "correlation" else None
 
 
 def noise_shapes(source: ir.Model, head: LossHead) -> ir.Model:
@@ -88,38 +169,45 @@ def noise_shapes(source: ir.Model, head: LossHead) -> ir.Model:
     return model
 
 
-def square(op: Emitter, rows: ir.Value, groups: int, other: ir.Value | None = None) -> ir.Value:
-    """Σ x yᵀ over rows: [groups, m, rows] × [groups, n, rows] → [groups, m, n]; y = x where not given."""
-    other = rows if other is None else other
-    if groups > 1:
-        product: ir.Value = op.MatMul(rows, op.Transpose(other, perm=[0, 2, 1]))
-        return product
-    axis = op.ints(0)
-    flat = op.Gemm(op.Squeeze(rows, axis), op.Squeeze(other, axis), transB=1)
-    result: ir.Value = op.Unsqueeze(flat, axis)
-    return result
-
-
-def _activations(op: Emitter, layer: Layer, index: int, sampled: bool) -> dict[str, ir.Value]:
-    features = widened(op, layer, _joined(op, [layer.features(op, use.input) for use in layer.uses]))
-    first = {"rows": op.Identity(features)} if sampled else {"gram": square(op, features, layer.groups)}
+def _activations(
+    op: Emitter, layer: Layer, index: int, sampled: bool, rows: Drawn | None
+) -> dict[str, ir.Value]:
+    features = widened(op, layer, _joined(op, [layer.features(op, use.input, rows) for use in layer.uses]))
+    count = op.Shape(features, start=2)
+    if rows is not None:
+        count = op.Div(op.Mul(count, op.ints(rows.positions)), op.ints(rows.kept))
     made = {
-        **first,
         "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
-        "count": op.Shape(features, start=2),
+        "count": count,
     }
+    if sampled:
+        made["rows"] = op.Identity(features)
+    else:
+        made["gram"] = square(op, features, layer.groups, layer.d_in)
+    return _named(layer, index, made)
+
+
+def _correlated(op: Emitter, layer: Layer, index: int, correlation: Correlation) -> dict[str, ir.Value]:
+    """The same from products of shifted images; the uses' inputs are as large, and count as further samples."""
+    images = [widened(op, layer, use.input) for use in layer.uses]
+    image = images[0] if len(images) == 1 else op.Concat(*images, axis=0)
+    products, total = correlation.emit(op, image)
+    count = op.Mul(op.Shape(image, start=0, end=1), op.ints(correlation.positions))
+    return _named(layer, index, {"products": products, "sum": total, "count": count})
+
+
+def _named(layer: Layer, index: int, made: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     for name, value in made.items():
         value.dtype = ir.DataType.INT64 if name == "count" else sum_type(layer)
     return {f"{name}/{index}": value for name, value in made.items()}
 
 
 def _gradients(
-    op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value]
+    op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value], rows: Drawn | None
 ) -> dict[str, ir.Value]:
-    responses = widened(
-        op, layer, _joined(op, [layer.responses(op, backward[use.output]) for use in layer.uses])
-    )
-    gram = square(op, responses, layer.groups)
+    parts = [layer.responses(op, backward[use.output], rows) for use in layer.uses]
+    responses = widened(op, layer, _joined(op, parts))
+    gram = square(op, responses, layer.groups, layer.d_out)
     gram.dtype = sum_type(layer)
     return {f"gradient/{index}": gram}
 
@@ -130,13 +218,13 @@ def sum_type(layer: Layer) -> ir.DataType:
     return dtype if dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) else ir.DataType.FLOAT
 
 
-def widened(op: Emitter, layer: Layer, rows: ir.Value) -> ir.Value:
-    """`rows` in the layer's `sum_type`."""
+def widened(op: Emitter, layer: Layer, value: ir.Value) -> ir.Value:
+    """`value` in the layer's `sum_type`."""
     dtype = sum_type(layer)
     if layer.weight.dtype != dtype:
-        rows = op.Cast(rows, to=dtype.value)
-    rows.dtype = dtype
-    return rows
+        value = op.Cast(value, to=dtype.value)
+    value.dtype = dtype
+    return value
 
 
 def _joined(op: Emitter, parts: Sequence[ir.Value]) -> ir.Value:

@@ -23,6 +23,7 @@ from onnxprune.statistics.factors import Factor, Gram, Samples
 Array = npt.NDArray[Any]
 
 FORMAT = "onnxprune-statistics-1"
+_HEADER = ("sha256", "samples", "loss", "average", "seed", "positions", "blocked")
 
 
 @dataclass
@@ -104,13 +105,17 @@ class LayerStatistics:
 
 @dataclass
 class Statistics:
-    """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no G, and why."""
+    """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no G, and why.
+
+    `positions` is how many of a sample's were taken at most; all if None.
+    """
 
     sha256: str
     samples: int
     loss: str
     average: str
     seed: int
+    positions: int | None = None
     blocked: dict[str, str] = field(default_factory=dict)
     layers: dict[str, LayerStatistics] = field(default_factory=dict)
 
@@ -131,7 +136,8 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
     """Statistics of all the parts' samples together: sums add.
 
     Raises:
-        StatisticsError: different models, losses or averages, or an exponential average (it has an order).
+        StatisticsError: different models, losses, averages or numbers of positions, or an exponential average
+            (it has an order).
     """
     first, *rest = parts
     total = Statistics(
@@ -140,6 +146,7 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
         first.loss,
         first.average,
         first.seed,
+        first.positions,
         dict(first.blocked),
         dict(first.layers),
     )
@@ -149,6 +156,11 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
             raise StatisticsError(
                 "only plain means of one and the same loss can be merged; "
                 f"these are {first.average} of {first.loss!r} and {part.average} of {part.loss!r}"
+            )
+        if part.positions != first.positions:
+            raise StatisticsError(
+                f"statistics of {_words(first.positions)} and of {_words(part.positions)} of a sample cannot be "
+                "merged; run `onnxprune calibrate` for all shards with the same --positions"
             )
         if set(part.layers) != set(total.layers):
             raise StatisticsError("the statistics to merge have different layers")
@@ -176,9 +188,7 @@ def save(statistics: Statistics, path: Path) -> None:
             "rows": layer.rows,
             "samples": layer.samples,
         }
-    header = {
-        key: getattr(statistics, key) for key in ("sha256", "samples", "loss", "average", "seed", "blocked")
-    }
+    header = {key: getattr(statistics, key) for key in _HEADER}
     meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -223,6 +233,10 @@ def _read(file: Any, index: int, entry: dict[str, Any]) -> LayerStatistics:
     activations: Factor = Samples(array, weight) if entry["form"] == "samples" else Gram(array, weight)
     gradients = Gram(file.get_tensor(f"{index}.G"), weight) if f"{index}.G" in file.keys() else None
     return LayerStatistics(activations, gradients, float(entry["rows"]), float(entry["samples"]))
+
+
+def _words(positions: int | None) -> str:
+    return "all positions" if positions is None else f"at most {positions} positions"
 
 
 def _summed(factor: Factor) -> Gram:

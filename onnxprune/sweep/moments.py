@@ -17,11 +17,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.emit import Emitter
+from onnxprune.grams import square, times
 from onnxprune.layers import Layer, Use
 from onnxprune.refit import Problem
+from onnxprune.rows import Every, Rows
 from onnxprune.session import Provider, Session
 from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
-from onnxprune.statistics.graph import square, sum_type, widened
+from onnxprune.statistics.graph import sum_type, widened
 from onnxprune.sweep.targets import Target
 
 Array = npt.NDArray[Any]
@@ -80,13 +82,14 @@ class MomentsGraph:
         provider: Provider,
     ) -> None:
         self._layer, self._sampled, self._stride = layer, sampled, stride
+        self._wanted: Rows | None = Every(stride) if stride > 1 else None
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
         op = Emitter(graph, "moments")
-        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), stride))
+        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), self._wanted))
         dense, offset = self._parts(op, graph, target)
         wanted = _sum(op, dense, offset, -1.0, target.sign)
         outputs = {
-            "gram": op.Identity(features) if sampled else square(op, features, layer.groups),
+            "gram": op.Identity(features) if sampled else square(op, features, layer.groups, layer.d_in),
             "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
             **self._targets(op, features, wanted),
         }
@@ -100,10 +103,10 @@ class MomentsGraph:
         self, use: Use, target: Target, bounds: tuple[float, float], opset: int, provider: Provider
     ) -> Session:
         """The same sums for targets that move with the current fit wherever the reader cannot tell."""
-        layer, stride = self._layer, self._stride
+        layer, rows = self._layer, self._wanted
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="relaxed")
         op = Emitter(graph, "relaxed")
-        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), stride))
+        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), rows))
         dense, offset = self._parts(op, graph, target)
         fitted = op.Add(
             op.MatMul(_free_input(graph, "weights", features), features), _free_input(graph, "bias", features)
@@ -117,8 +120,8 @@ class MomentsGraph:
 
     def _parts(self, op: Emitter, graph: ir.Graph, target: Target) -> tuple[ir.Value, ir.Value | None]:
         """The dense value and the sum of the pruned terms, as responses."""
-        layer, stride = self._layer, self._stride
-        dense = widened(op, layer, layer.responses(op, _input(graph, "target", target.value, layer), stride))
+        layer, rows = self._layer, self._wanted
+        dense = widened(op, layer, layer.responses(op, _input(graph, "target", target.value, layer), rows))
         offset: ir.Value | None = None
         for index, (factor, value) in enumerate(target.terms):
             term = _input(graph, f"term{index}", value, layer)
@@ -127,12 +130,12 @@ class MomentsGraph:
         if offset is None:
             return dense, None
         shaped = op.Expand(offset, op.Shape(graph.inputs[1]))
-        return dense, widened(op, layer, layer.responses(op, shaped, stride))
+        return dense, widened(op, layer, layer.responses(op, shaped, rows))
 
     def _targets(self, op: Emitter, features: ir.Value, wanted: ir.Value) -> dict[str, ir.Value]:
         axis = op.ints(2)
         return {
-            "cross": square(op, wanted, self._layer.groups, features),
+            "cross": times(op, wanted, self._layer.groups, features),
             "target_sum": op.ReduceSum(wanted, axis, keepdims=0),
             "square": op.ReduceSum(op.Mul(wanted, wanted), axis, keepdims=0),
         }

@@ -1,0 +1,87 @@
+"""What a gram costs by either way, from shapes alone, and which way costs less.
+
+Counted are floating-point operations, bytes that go through memory, and matrix products, each of which costs
+something to begin. The prices below turn them into one number. They are those of a CPU core as measured by
+`benchmarks/grams.py`; on a GPU bytes are dearer still, which moves few decisions: both ways copy as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from onnxprune.grams.correlation import Correlation
+from onnxprune.grams.sliding import Sliding
+from onnxprune.grams.square import halvings
+
+_OPERATIONS_A_BYTE = 8
+_OPERATIONS_A_PRODUCT = 50_000
+_LANES = 16  # a matrix product narrower than this takes as long as one of this width
+_SIZE = 4  # bytes of a number
+_MOST_PRODUCTS = 20_000  # of a correlation; beyond, listing them would cost more than they save
+
+Way = Literal["direct", "correlation"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations, bytes moved and matrix products of one batch."""
+
+    operations: float
+    bytes: float
+    products: int
+
+    @property
+    def total(self) -> float:
+        """All of it, in floating-point operations."""
+        return self.operations + _OPERATIONS_A_BYTE * self.bytes + _OPERATIONS_A_PRODUCT * self.products
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cheaper way and what both cost; without `correlation` there is no other way than the direct one."""
+
+    way: Way
+    costs: dict[Way, Cost]
+    correlation: Correlation | None
+
+
+def choose(sliding: Sliding, samples: int) -> Choice:
+    """The cheaper way to the gram of what `sliding` reads in a batch of so many samples."""
+    costs: dict[Way, Cost] = {"direct": direct_cost(sliding, samples)}
+    if prod(sliding.kernel) == 1 or _expected(sliding.kernel) > _MOST_PRODUCTS:
+        return Choice("direct", costs, None)
+    correlation = Correlation(sliding)
+    costs["correlation"] = correlation_cost(sliding, correlation, samples)
+    way = min(costs, key=lambda name: costs[name].total)
+    return Choice(way, costs, correlation)
+
+
+def direct_cost(sliding: Sliding, samples: int) -> Cost:
+    """Patches by one-hot kernels, rows in front, and their product with themselves."""
+    size, width = prod(sliding.kernel), sliding.width
+    entries = sliding.groups * width * samples * prod(sliding.outputs)
+    cut = halvings(width)
+    unfolding = 0 if size == 1 else 2 * size * entries
+    squaring = 2 * _filled(width) * entries * (1 + 0.5**cut) / 2
+    moved = entries * ((1 if size > 1 else 0) + 2 + 1 + 2 * cut) + sliding.groups * width**2
+    return Cost(unfolding + squaring, _SIZE * moved, sliding.groups * (2 ** (cut + 1) - 1))
+
+
+def correlation_cost(sliding: Sliding, correlation: Correlation, samples: int) -> Cost:
+    """The input padded and turned, both sides of every product gathered, and the products."""
+    channels = sliding.groups * sliding.channels
+    entries = channels * samples * correlation.pixels
+    products = correlation.number * sliding.groups
+    moved = entries * 4 + channels * samples * prod(sliding.padded) * 3 + products * sliding.channels**2
+    return Cost(2.0 * _filled(sliding.channels) * entries, _SIZE * moved, products)
+
+
+def _filled(width: int) -> int:
+    return -(-width // _LANES) * _LANES
+
+
+def _expected(kernel: tuple[int, ...]) -> int:
+    """Products where no window is shorter than the kernel reaches."""
+    return prod(2 * size * (size - 1) + 1 for size in kernel) // 2
