@@ -4,8 +4,8 @@
 
 It needs no op of its own: the node's own op with one-hot kernels and one group a channel puts every patch
 entry on a channel, padding zeros included; that holds for Conv and, with its zero-inserted input, for
-ConvTranspose alike. Where only some rows are wanted (see `rows`), the one-hot kernels run on the numbers of one
-image's pixels instead: what comes out says which pixels to gather, and the other rows are never made.
+ConvTranspose alike. Where only some rows are wanted (see `rows`), the one-hot kernels run on the numbers of
+one image's pixels instead: what comes out says which pixels to gather, and the other rows are never made.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Correlation:
         return prod(self._sliding.outputs)
 
     def emit(self, op: Emitter, value: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Emit the products of the Conv's input `value` [N, channels, …] and the sum of its patches [groups, d_in].
+        """Emit the products of the Conv's input `value` [N, channels, …] and its patches' sum [groups, d_in].
 
         Only Gather, MatMul and sums: a Conv would round the sums on GPUs that multiply in TF32.
         """

@@ -21,6 +21,8 @@ _LANES = 16  # a matrix product narrower than this takes as long as one of this 
 _SIZE = 4  # bytes of a number
 _MOST_PRODUCTS = 20_000  # of a correlation; beyond, listing them would cost more than they save
 
+_CLEARLY = 1.25  # prices are rough: the direct way unless it is dearer by this factor
+
 Way = Literal["direct", "correlation"]
 
 
@@ -40,7 +42,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Choice:
-    """The cheaper way and what both cost; without `correlation` there is no other way than the direct one."""
+    """The way taken and what both cost; without `correlation` there is none but the direct one."""
 
     way: Way
     costs: dict[Way, Cost]
@@ -48,14 +50,14 @@ class Choice:
 
 
 def choose(sliding: Sliding, samples: int) -> Choice:
-    """The cheaper way to the gram of what `sliding` reads in a batch of so many samples."""
+    """The way to the gram of what `sliding` reads in a batch of so many samples: direct, or clearly cheaper."""
     costs: dict[Way, Cost] = {"direct": direct_cost(sliding, samples)}
     if prod(sliding.kernel) == 1 or _expected(sliding.kernel) > _MOST_PRODUCTS:
         return Choice("direct", costs, None)
     correlation = Correlation(sliding)
     costs["correlation"] = correlation_cost(sliding, correlation, samples)
-    way = min(costs, key=lambda name: costs[name].total)
-    return Choice(way, costs, correlation)
+    dearer = costs["direct"].total > _CLEARLY * costs["correlation"].total
+    return Choice("correlation" if dearer else "direct", costs, correlation)
 
 
 def direct_cost(sliding: Sliding, samples: int) -> Cost:
@@ -65,7 +67,9 @@ def direct_cost(sliding: Sliding, samples: int) -> Cost:
     cut = halvings(width)
     unfolding = 0 if size == 1 else 2 * size * entries
     squaring = 2 * _filled(width) * entries * (1 + 0.5**cut) / 2
-    moved = entries * ((1 if size > 1 else 0) + 2 + 1 + 2 * cut) + sliding.groups * width**2
+    moved = entries * ((1 if size > 1 else 0) + 2 + 1 + 2 * cut) + sliding.groups * width**2 * (
+        3 if cut else 1
+    )
     return Cost(unfolding + squaring, _SIZE * moved, sliding.groups * (2 ** (cut + 1) - 1))
 
 
@@ -74,7 +78,8 @@ def correlation_cost(sliding: Sliding, correlation: Correlation, samples: int) -
     channels = sliding.groups * sliding.channels
     entries = channels * samples * correlation.pixels
     products = correlation.number * sliding.groups
-    moved = entries * 4 + channels * samples * prod(sliding.padded) * 3 + products * sliding.channels**2
+    turned, joined = channels * samples * prod(sliding.padded), products * sliding.channels**2
+    moved = 4 * entries + 3 * turned + 3 * joined
     return Cost(2.0 * _filled(sliding.channels) * entries, _SIZE * moved, products)
 
 

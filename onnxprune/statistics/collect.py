@@ -57,7 +57,8 @@ def collect(
     """Run every batch of `data` and return the sums, of all layers or of those named in `only`.
 
     Raises:
-        StatisticsError: NaN or Inf in a layer's statistics, or positions that cannot be drawn; names the layer.
+        StatisticsError: NaN or Inf in a layer's statistics, or positions that cannot be drawn; names the
+            layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
     how = how or Gathering()

@@ -36,8 +36,8 @@ class StatisticsGraph:
     """The graph and what is in it: layer names in output order, the loss, layers that no gradient reaches.
 
     `shapes` is a second graph whose outputs, named as the noise inputs, are the shapes the noise must have.
-    `correlations` puts the products of a layer together, `shares` says how many rows one of it stands for, where
-    that is not one; both by the layer's name.
+    `correlations` put the products of a layer together, `shares` say how many rows one of its rows stands for,
+    where that is not one; both by the layer's name.
     """
 
     model: ir.Model
@@ -114,7 +114,7 @@ def build(
 
 
 def kept_positions(layer: Layer, positions: int | None) -> int | None:
-    """How many rows of a sample are taken where at most `positions` are wanted; None where that is unknown."""
+    """How many rows of a sample are taken where at most `positions` are wanted; None if unknown."""
     counts = [use.positions for use in layer.uses]
     known = [count for count in counts if count is not None]
     if len(known) < len(counts):
@@ -124,7 +124,7 @@ def kept_positions(layer: Layer, positions: int | None) -> int | None:
 
 
 def _drawn(graph: ir.Graph, layers: Sequence[Layer], positions: int | None) -> dict[str, Drawn]:
-    """The rows of all layers that have more positions than wanted, by name; adds the input that draws them."""
+    """The rows of layers that have more positions than wanted, by name; adds the input that draws them."""
     if positions is None:
         return {}
     start = ir.val(START, dtype=ir.DataType.INT64, shape=[])
@@ -188,7 +188,7 @@ def _activations(
 
 
 def _correlated(op: Emitter, layer: Layer, index: int, correlation: Correlation) -> dict[str, ir.Value]:
-    """The same from products of shifted images; the uses' inputs are as large, and count as further samples."""
+    """The same from products of shifted images; the uses' inputs, equally large, count as further samples."""
     images = [widened(op, layer, use.input) for use in layer.uses]
     image = images[0] if len(images) == 1 else op.Concat(*images, axis=0)
     products, total = correlation.emit(op, image)

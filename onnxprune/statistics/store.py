@@ -159,8 +159,8 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
             )
         if part.positions != first.positions:
             raise StatisticsError(
-                f"statistics of {_words(first.positions)} and of {_words(part.positions)} of a sample cannot be "
-                "merged; run `onnxprune calibrate` for all shards with the same --positions"
+                f"statistics of {_words(first.positions)} and of {_words(part.positions)} of a sample "
+                "cannot be merged; run `onnxprune calibrate` for all shards with the same --positions"
             )
         if set(part.layers) != set(total.layers):
             raise StatisticsError("the statistics to merge have different layers")

@@ -85,7 +85,9 @@ class MomentsGraph:
         self._wanted: Rows | None = Every(stride) if stride > 1 else None
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
         op = Emitter(graph, "moments")
-        features = widened(op, layer, layer.features(op, _input(graph, "input", use.input, layer), self._wanted))
+        features = widened(
+            op, layer, layer.features(op, _input(graph, "input", use.input, layer), self._wanted)
+        )
         dense, offset = self._parts(op, graph, target)
         wanted = _sum(op, dense, offset, -1.0, target.sign)
         outputs = {
