@@ -589,6 +589,16 @@ def test_discovered_data_is_named_from_here(folder: Path) -> None:
     assert "note: evaluation data: calibration/net.eval.npz" in result.stderr
 
 
+def test_positions_are_drawn_and_said(folder: Path) -> None:
+    given = ("--data", "data.npz", "--positions")
+    result = run("calibrate", "net.onnx", *given, "3", "-o", "net.stats", "--json", "net.json")
+    assert result.exit_code == 0, result.output
+    assert "40 samples, at most 3 positions of each" in result.output
+    assert json.loads((folder / "net.json").read_text())["positions"] == 3
+    assert run("calibrate", "net.onnx", "-o", "net.stats").exit_code == 0
+    assert run("calibrate", "net.onnx", *given, "0").exit_code == 2
+
+
 def test_statistics_once_then_many_ratios(folder: Path) -> None:
     first = run("calibrate", "net.onnx", "--data", "data.npz", "-o", "net.stats", "--json", "net.json")
     assert first.exit_code == 0, first.output

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import Any
 
@@ -26,30 +26,40 @@ from onnxprune.grams.sliding import Sliding
 
 Array = npt.NDArray[Any]
 Shift = tuple[int, ...]
+Product = tuple[Shift, tuple[Piece, ...]]
+
+# Products of about one length are one batched MatMul: shorter ones are filled up with zeros, but not by much,
+# and both sides of a batch together hold less than the patches would.
+_FILLED = 0.75
+_MOST_MAPS = 4
 
 
 class Correlation:
-    """The products of one `Sliding`, in the order in which they are emitted: of equal length together."""
+    """The products of one `Sliding`, in batches, in the order in which they are emitted: longest first."""
 
     def __init__(self, sliding: Sliding) -> None:
         self._sliding = sliding
         axes = zip(sliding.kernel, sliding.dilations, sliding.outputs, strict=True)
         self._cuts = [cuts(*axis) for axis in axes]
-        self._batches: dict[int, list[tuple[Shift, tuple[Piece, ...]]]] = {}
-        for shift in self._shifts():
-            for pieces in product(*(cut.pieces for cut in self._at(shift))):
-                length = prod(piece.length for piece in pieces)
-                self._batches.setdefault(length, []).append((shift, pieces))
+        self._batches: list[list[Product]] = []
+        for entry in sorted(self._products(), key=_length, reverse=True):
+            last = self._batches[-1] if self._batches else []
+            longest = _length(last[0]) if last else 0
+            fits = _length(entry) >= _FILLED * longest
+            if last and fits and (len(last) + 1) * longest <= _MOST_MAPS * self.positions:
+                last.append(entry)
+            else:
+                self._batches.append([entry])
 
     @property
     def number(self) -> int:
         """How many products there are."""
-        return sum(len(batch) for batch in self._batches.values())
+        return sum(map(len, self._batches))
 
     @property
     def pixels(self) -> int:
         """Over how many pixels they run, all together."""
-        return sum(length * len(batch) for length, batch in self._batches.items())
+        return sum(len(batch) * _length(batch[0]) for batch in self._batches)
 
     @property
     def width(self) -> int:
@@ -68,17 +78,18 @@ class Correlation:
         """
         sliding = self._sliding
         groups, channels = sliding.groups, sliding.channels
-        if any((*sliding.begins, *sliding.ends)):
-            value = op.Pad(value, op.ints(0, 0, *sliding.begins, 0, 0, *sliding.ends))
-        image = op.Reshape(value, op.ints(0, groups, channels, prod(sliding.padded)))
+        # one more pixel along the first axis, behind all others: the one that fills up is zero
+        ends = (sliding.ends[0] + 1, *sliding.ends[1:])
+        value = op.Pad(value, op.ints(0, 0, *sliding.begins, 0, 0, *ends))
+        image = op.Reshape(value, op.ints(0, groups, channels, -1))
         image = op.Transpose(image, perm=[1, 3, 0, 2])  # a pixel is a row of samples and channels
         parts = []
-        for batch in self._batches.values():
-            here = op.constant(np.stack([self._pixels(pieces) for _, pieces in batch]))
-            moves = np.array([[self._move(shift)] for shift, _ in batch], dtype=np.int32)
+        for batch in self._batches:
             shape = op.ints(groups, len(batch), -1, channels)
-            left = op.Reshape(op.Gather(image, here, axis=1), shape)
-            right = op.Reshape(op.Gather(image, op.Add(here, op.constant(moves)), axis=1), shape)
+            left, right = (
+                op.Reshape(op.Gather(image, op.constant(pixels), axis=1), shape)
+                for pixels in self._sides(batch)
+            )
             parts.append(op.MatMul(op.Transpose(left, perm=[0, 1, 3, 2]), right))
         products: ir.Value = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
         return products, self._sum(op, image)
@@ -123,20 +134,31 @@ class Correlation:
             if shift >= (0,) * len(shift):
                 yield shift
 
+    def _products(self) -> Iterator[Product]:
+        for shift in self._shifts():
+            for pieces in product(*(cut.pieces for cut in self._at(shift))):
+                yield shift, pieces
+
     def _at(self, shift: Shift) -> list[Cut]:
         return [axis[difference] for axis, difference in zip(self._cuts, shift, strict=True)]
 
     def _placed(self) -> dict[Shift, list[int]]:
         """By difference, the places of its products, in the order of its pieces."""
-        every = [entry for batch in self._batches.values() for entry in batch]
-        places = {entry: place for place, entry in enumerate(every)}
+        places = {entry: place for place, entry in enumerate(chain.from_iterable(self._batches))}
         return {
             shift: [places[shift, pieces] for pieces in product(*(cut.pieces for cut in self._at(shift)))]
             for shift in self._shifts()
         }
 
-    def _pixels(self, pieces: tuple[Piece, ...]) -> Array:
-        return self._numbers([range(piece.start, piece.start + piece.length) for piece in pieces])
+    def _sides(self, batch: Sequence[Product]) -> tuple[Array, Array]:
+        """Numbers of the pixels on both sides of every product, filled up: [products, pixels]."""
+        zero = prod(self._sliding.padded)
+        left, right = np.full((2, len(batch), _length(batch[0])), zero, dtype=np.int32)
+        for row, (shift, pieces) in enumerate(batch):
+            pixels = self._numbers([range(piece.start, piece.start + piece.length) for piece in pieces])
+            left[row, : len(pixels)] = pixels
+            right[row, : len(pixels)] = pixels + self._move(shift)
+        return left, right
 
     def _numbers(self, ranges: Sequence[range]) -> Array:
         """Numbers of pixels in the padded image, int32."""
@@ -147,6 +169,10 @@ class Correlation:
         steps = (difference * step for difference, step in zip(shift, self._sliding.dilations, strict=True))
         strides = (prod(self._sliding.padded[axis + 1 :]) for axis in range(len(shift)))
         return sum(step * stride for step, stride in zip(steps, strides, strict=True))
+
+
+def _length(entry: Product) -> int:
+    return prod(piece.length for piece in entry[1])
 
 
 def _covered(cut: Cut) -> Array:

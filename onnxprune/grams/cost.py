@@ -50,7 +50,7 @@ class Choice:
 
 
 def choose(sliding: Sliding, samples: int) -> Choice:
-    """The way to the gram of what `sliding` reads in a batch of so many samples: direct, or clearly cheaper."""
+    """The way to the gram of what `sliding` reads in so many samples: direct, or one clearly cheaper."""
     costs: dict[Way, Cost] = {"direct": direct_cost(sliding, samples)}
     if prod(sliding.kernel) == 1 or _expected(sliding.kernel) > _MOST_PRODUCTS:
         return Choice("direct", costs, None)

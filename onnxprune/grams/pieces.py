@@ -2,8 +2,8 @@
 
 Offsets a and b of a patch meet in Σ_p x[p + aδ] x[p + bδ] over positions p < O. With q = p + aδ that is a
 sum over the window aδ ≤ q < aδ + O of x[q] x[q + (b − a)δ]: of b − a alone, but for where the window lies. So
-for each difference the axis is cut wherever a window begins or ends, each piece is multiplied once, and a block
-is the sum of the pieces in its window: borders exact, and nothing subtracted that would cancel.
+for each difference the axis is cut wherever a window begins or ends, each piece is multiplied once, and a
+block is the sum of the pieces in its window: borders exact, and nothing subtracted that would cancel.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Sliding:
             return None
         dilations = tuple(given.get_ints("dilations") or [1] * rank)
         reach = [(kernel - 1) * step for kernel, step in zip(window.kernel, dilations, strict=True)]
-        begins, ends = _padding(given, reach)
+        begins, ends = _padding(window.node, reach)
         found = cls(
             window.groups,
             window.channels // window.groups,
@@ -49,7 +49,7 @@ class Sliding:
             ends,
             tuple(sizes),
         )
-        return found if min(found.outputs) > 0 and min(*begins, *ends) >= 0 else None
+        return found if min(found.outputs) > 0 and min((*begins, *ends)) >= 0 else None
 
     @property
     def width(self) -> int:
@@ -68,8 +68,9 @@ class Sliding:
         return tuple(size - (kernel - 1) * step for size, kernel, step in axes)
 
 
-def _padding(given: ir.Attributes, reach: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _padding(node: ir.Node, reach: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What is padded before and behind each axis; `reach` is how far a patch goes beyond its first pixel."""
+    given = node.attributes
     way = given.get_string("auto_pad", "NOTSET")
     if way in ("SAME_UPPER", "SAME_LOWER"):  # at stride 1 the output is as large as the input
         less, more = tuple(step // 2 for step in reach), tuple(step - step // 2 for step in reach)

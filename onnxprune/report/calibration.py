@@ -18,6 +18,7 @@ def summarise(statistics: Statistics, model: Path, output: Path) -> Calibration:
         model=str(model),
         output=str(output),
         samples=statistics.samples,
+        positions=statistics.positions,
         loss=statistics.loss,
         average=statistics.average,
         seed=statistics.seed,

@@ -134,7 +134,10 @@ def print_calibration(calibration: Calibration) -> None:
     rows = [(row.name, row.blocked or "", f"{row.positions:,.6g}") for row in calibration.layers]
     _table(("layer", "no gradient, because", "positions"), rows, left=2)
     out = _console()
-    out.print(f"{calibration.samples:,} samples, loss {calibration.loss}, average {calibration.average}")
+    drawn = "" if calibration.positions is None else f", at most {calibration.positions:,} positions of each"
+    out.print(
+        f"{calibration.samples:,} samples{drawn}, loss {calibration.loss}, average {calibration.average}"
+    )
     out.print(f"written: {calibration.output}", soft_wrap=True)
 
 

@@ -173,11 +173,12 @@ class CalibratedLayer(Record):
 
 
 class Calibration(Record):
-    """What `calibrate` gathered and where it lies."""
+    """What `calibrate` gathered and where it lies; `positions` of each sample at most, all if None."""
 
     model: str
     output: str
     samples: int
+    positions: int | None
     loss: str
     average: str
     seed: int

@@ -36,8 +36,8 @@ class StatisticsGraph:
     """The graph and what is in it: layer names in output order, the loss, layers that no gradient reaches.
 
     `shapes` is a second graph whose outputs, named as the noise inputs, are the shapes the noise must have.
-    `correlations` put the products of a layer together, `shares` say how many rows one of its rows stands for,
-    where that is not one; both by the layer's name.
+    `correlations` put the products of a layer together, `shares` say how many rows one of its rows stands
+    for, where that is not one; both by the layer's name.
     """
 
     model: ir.Model
