@@ -7,6 +7,7 @@ that a patch that nobody wants is never made, and take them from rows that are t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from math import gcd
 
 import numpy as np
@@ -23,9 +24,9 @@ class Every:
 
     step: int
 
-    def numbers(self, op: Emitter, count: ir.Value) -> ir.Value:
-        """Numbers of the wanted ones of `count` rows, a scalar int64."""
-        wanted: ir.Value = op.Range(op.constant(0, np.int64), count, op.constant(self.step, np.int64))
+    def numbers(self, op: Emitter, rows: ir.Value) -> ir.Value:
+        """Numbers of the wanted ones of so many `rows`, a scalar int64."""
+        wanted: ir.Value = op.Range(op.constant(0, np.int64), rows, op.constant(self.step, np.int64))
         return wanted
 
     def of(self, op: Emitter, rows: ir.Value) -> ir.Value:
@@ -51,31 +52,28 @@ class Drawn:
     @property
     def step(self) -> int:
         """From one row to the next; coprime to the positions, so that all of them are gone through."""
-        near = round(self.positions * _GOLDEN)
-        return min(
-            (step for step in range(1, self.positions + 1) if gcd(step, self.positions) == 1),
-            key=lambda step: abs(step - near),
-        )
+        near = max(1, round(self.positions * _GOLDEN))
+        return next(step for step in count(near) if gcd(step, self.positions) == 1)
 
     @property
     def share(self) -> float:
         """How many rows a kept one stands for."""
         return self.positions / self.kept
 
-    def numbers(self, op: Emitter, count: ir.Value) -> ir.Value:
-        """Numbers of the wanted ones of `count` rows, a scalar int64."""
+    def numbers(self, op: Emitter, rows: ir.Value) -> ir.Value:
+        """Numbers of the wanted ones of so many `rows`, a scalar int64."""
         zero, one, positions, kept, step = (
             op.constant(number, np.int64) for number in (0, 1, self.positions, self.kept, self.step)
         )
-        order = op.Range(zero, op.Mul(op.Div(count, positions), kept), one)
+        order = op.Range(zero, op.Mul(op.Div(rows, positions), kept), one)
         place = op.Mod(op.Add(self.start, op.Mul(order, step)), positions)
         wanted: ir.Value = op.Add(op.Mul(op.Div(order, kept), positions), place)
         return wanted
 
     def of(self, op: Emitter, rows: ir.Value) -> ir.Value:
         """The wanted columns of `rows` [groups, width, rows]."""
-        count = op.Squeeze(op.Shape(rows, start=2))
-        kept: ir.Value = op.Gather(rows, self.numbers(op, count), axis=2)
+        wanted = self.numbers(op, op.Squeeze(op.Shape(rows, start=2)))
+        kept: ir.Value = op.Gather(rows, wanted, axis=2)
         return kept
 
 

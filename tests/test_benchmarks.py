@@ -215,3 +215,16 @@ def test_a_photo_is_cropped_in_the_middle():
         got = script("subjects").cropped(image.fromarray(pixels), 4, size)
         assert got.shape == (size, size, 3) and got.dtype == np.float32
         np.testing.assert_array_equal(got, 200)
+
+
+def test_grams_are_counted_and_timed(monkeypatch, capsys):
+    grams = script("grams")
+    monkeypatch.setattr("sys.argv", ["grams", str(ROOT / "models" / "resnet20_cifar10.onnx"), "--count"])
+    grams.main()
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[2:5] for row in rows] == [["1·3", "3×3", "32×32"], ["1·16", "3×3", "32×32"], ["1·32", "3×3", "16×16"], ["1·64", "3×3", "8×8"]]  # fmt: skip
+    assert rows[1][5] == f"{2 * 144**2 * 32 * 32**2 / 1e9:.3f}" and rows[1][10] == "correlation"
+    monkeypatch.setattr("sys.argv", ["grams", str(ROOT / "models" / "small_conv.onnx"), "--batch", "1"])
+    grams.main()
+    for line in capsys.readouterr().out.splitlines()[2:]:
+        assert float(line.split("|")[-2]) > 0

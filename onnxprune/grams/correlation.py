@@ -82,7 +82,11 @@ class Correlation:
         ends = (sliding.ends[0] + 1, *sliding.ends[1:])
         value = op.Pad(value, op.ints(0, 0, *sliding.begins, 0, 0, *ends))
         image = op.Reshape(value, op.ints(0, groups, channels, -1))
-        image = op.Transpose(image, perm=[1, 3, 0, 2])  # a pixel is a row of samples and channels
+        image = op.Transpose(image, perm=[3, 0, 1, 2])  # a pixel is a row of samples and channels
+        if groups > 1:  # one axis at a time is many times faster in onnxruntime
+            image = op.Transpose(image, perm=[2, 0, 1, 3])
+        else:
+            image = op.Unsqueeze(op.Squeeze(image, op.ints(2)), op.ints(0))
         parts = []
         for batch in self._batches:
             shape = op.ints(groups, len(batch), -1, channels)
