@@ -34,7 +34,7 @@ class Options(BaseModel):
     units; where it is not given, one unit stays, but with `round_to` "auto" such a branch may go where no
     narrower one is faster. `units_of` has the fraction to remove
     where layers of a name make the units. `heads`: whole ones are removed, or each is made narrower.
-    `positions`: of every sample at most so many are taken into statistics.
+    `positions`: of every sample at most so many are taken into statistics of layers' inputs.
     `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
     """
 

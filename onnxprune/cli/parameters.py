@@ -114,7 +114,7 @@ _HELP = {
     "loss": "Loss whose curvature counts; auto sees it from the output.",
     "average": "How statistics are averaged over batches.",
     "samples": "Use so many samples, drawn by the seed; all if not given.",
-    "positions": "Take at most so many positions of each sample into statistics; all if not given.",
+    "positions": "Take at most so many positions of each sample into statistics of inputs; all if not given.",
     "batch_size": "Samples run at once.",
     "seed": "Seed of everything random.",
     "provider": "Where onnxruntime runs.",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Batch, Data
-from onnxprune.errors import StatisticsError
+from onnxprune.errors import StatisticsError, UsageError
 from onnxprune.grams import Correlation
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Average, Loss
@@ -34,7 +34,8 @@ DECAY = 0.95  # the papers' exponential average
 class Gathering:
     """How statistics are gathered; saved with them, and compared before they are merged.
 
-    `positions`: how many of a sample's positions are taken at most, drawn by the seed; all if None.
+    `positions`: at how many of a sample's positions A is taken at most, drawn by the seed; all if None. G
+    is taken at all of them.
     """
 
     loss: Loss = "auto"
@@ -44,6 +45,15 @@ class Gathering:
     seed: int = 0
     provider: Provider = "auto"
     positions: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse to take no positions.
+
+        Raises:
+            UsageError: fewer than one.
+        """
+        if self.positions is not None and self.positions < 1:
+            raise UsageError(f"--positions {self.positions}: take at least one, or leave it out to take all")
 
 
 def collect(
@@ -164,7 +174,7 @@ def _add(
 def _layer_statistics(
     outputs: Mapping[str, Array], index: int, samples: int, share: float
 ) -> LayerStatistics:
-    """Of one batch; a row stands for `share` rows. Products stay as they are until `_put_together`."""
+    """Of one batch; a row of features stands for `share` rows. Products wait for `_put_together`."""
     rows = float(outputs[f"count/{index}"].reshape(-1)[0])
     activations: Factor
     if f"rows/{index}" in outputs:
@@ -181,7 +191,7 @@ def _layer_statistics(
         total = share * outputs[f"sum/{index}"].astype(np.float64)
         activations = Gram(_with_bias(gram, total, rows), rows)
     gradient = outputs.get(f"gradient/{index}")
-    gradients = None if gradient is None else Gram(share * gradient.astype(np.float64), rows)
+    gradients = None if gradient is None else Gram(gradient.astype(np.float64), rows)
     return LayerStatistics(activations, gradients, rows, float(samples))
 
 

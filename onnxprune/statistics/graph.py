@@ -9,7 +9,8 @@ For layer i with features a [groups, d_in, rows] and gradient responses g [group
     count/i     rows
 
 Only these leave the device. Uses of a shared weight are concatenated along rows. Where only some positions of
-every sample are taken, a row of these stands for `share` rows; `count` counts them all.
+every sample are taken, a row of a stands for `share` rows; `count` counts them all. g is taken of all: its
+squares have heavy tails, so that few rows say little, and its gram costs little beside the backward pass.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def build(
         only: names of the layers wanted; all by default.
         sampled: names of layers whose features leave as rows instead of as a gram.
         labels: take true labels from a graph input instead of sampling them.
-        positions: how many positions of every sample to take at most; all if None.
+        positions: how many positions of every sample the features are taken at, at most; all if None.
         batch: samples a run, from which the cheaper way to a gram is chosen.
 
     Raises:
@@ -100,7 +101,7 @@ def build(
             correlations[layer.name] = cheaper
             outputs |= _correlated(op, layer, index, cheaper)
         if gradients and layer.name not in blocked:
-            outputs |= _gradients(op, layer, index, backward, rows)
+            outputs |= _gradients(op, layer, index, backward)
     expose(model.graph, outputs)
     return StatisticsGraph(
         model,
@@ -203,9 +204,9 @@ def _named(layer: Layer, index: int, made: Mapping[str, ir.Value]) -> dict[str, 
 
 
 def _gradients(
-    op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value], rows: Drawn | None
+    op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value]
 ) -> dict[str, ir.Value]:
-    parts = [layer.responses(op, backward[use.output], rows) for use in layer.uses]
+    parts = [layer.responses(op, backward[use.output]) for use in layer.uses]
     responses = widened(op, layer, _joined(op, parts))
     gram = square(op, responses, layer.groups, layer.d_out)
     gram.dtype = sum_type(layer)

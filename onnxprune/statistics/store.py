@@ -107,7 +107,7 @@ class LayerStatistics:
 class Statistics:
     """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no G, and why.
 
-    `positions` is how many of a sample's were taken at most; all if None.
+    `positions` is at how many of a sample's A was taken at most; all if None.
     """
 
     sha256: str
