@@ -6,6 +6,7 @@
 The package in reading order, from the ground up; each module imports only those before it:
 
     errors, options, emit      the error tree, what a run was asked for, graphs written (`reading`, `edits`)
+    plugins, metric            code of the user's own; figures of merit (`intervals`: how far to trust them)
     model, normalise           ONNX files in, brought to one form
     session, data, progress    running graphs, calibration data
     im2col, layers             every linear node as s = W ā
@@ -19,16 +20,20 @@ The package in reading order, from the ground up; each module imports only those
     speeds, widths, cut        which units go; how wide layers may be, and what that costs on this machine
     task, ranking, regrowth    one pruning as data; weights by score, none of them on a dead unit
     prune                      a whole run
+    prepared                   a model and its data, opened once, to be pruned many times
     evaluate, report           its figures (`footprint`: those of memory)
     finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
     pipeline, bench, cli       for callers and for the command line (`staged`: pruning and training in turns)
+    goals, curve               pruning to a goal, and accuracy over size: many runs from one set of statistics
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxprune import finetune as finetune
+    from onnxprune.curve import accuracy_curve as accuracy_curve
     from onnxprune.data import Images as Images
+    from onnxprune.goals import compress_to_goal as compress_to_goal
     from onnxprune.model import load as load
     from onnxprune.pipeline import Result as Result
     from onnxprune.pipeline import calibrate as calibrate
@@ -40,11 +45,23 @@ _HOMES = {
     "compress": "pipeline",
     "calibrate": "pipeline",
     "compress_in_stages": "staged",
+    "compress_to_goal": "goals",
+    "accuracy_curve": "curve",
     "Result": "pipeline",
     "load": "model",
 }
 
-__all__ = ["Images", "Result", "calibrate", "compress", "compress_in_stages", "finetune", "load"]
+__all__ = [
+    "Images",
+    "Result",
+    "accuracy_curve",
+    "calibrate",
+    "compress",
+    "compress_in_stages",
+    "compress_to_goal",
+    "finetune",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxprune.data import Data, Source, open_data, try_batch
 from onnxprune.data.inputs import Input, fixed_batch, listed, wanted
@@ -82,7 +83,7 @@ def bench(
     subjects = [_subject(Path(path)) for path in models]
     sizes, notes = _sizes(subjects, batch_sizes)
     opened = _open(data, subjects[0], max(sizes), progress)
-    feeds = {size: _feeds(opened, size) for size in sizes}
+    feeds = {size: first_samples(opened, size) for size in sizes}
     sessions = [Session(s.path, provider, threads=threads or 0, alternating=True) for s in subjects]
     for session in sessions:
         try_batch(session, replace(opened, batch_size=max(sizes)))
@@ -111,6 +112,22 @@ def bench(
         versions={name: version(name) for name in ("onnxprune", "onnx", "numpy")}
         | {"python": platform.python_version()},
     )
+
+
+def race(
+    reference: ir.Model | Path,
+    model: ir.Model,
+    feeds: Mapping[str, Array],
+    *,
+    runs: int = RUNS,
+    threads: int | None = None,
+    provider: Provider = "auto",
+) -> Spread:
+    """How many times as fast as `reference` a model runs: rounds of one call of each, in turns."""
+    pair = [Session(m, provider, threads=threads or 0, alternating=True) for m in (reference, model)]
+    with Silent().stage("race", runs) as advance:
+        seconds = _times(pair, feeds, runs, advance)
+    return _spread(seconds[:, 0] / seconds[:, 1])
 
 
 def macs(model: Model) -> int | None:
@@ -178,8 +195,12 @@ def _open(data: Source | None, reference: _Subject, largest: int, progress: Prog
     return open_data(data, inputs, samples=samples, batch_size=largest, progress=progress)
 
 
-def _feeds(data: Data, size: int) -> Mapping[str, Array]:
-    """The first `size` samples of one shape."""
+def first_samples(data: Data, size: int) -> Mapping[str, Array]:
+    """The first `size` samples of one shape.
+
+    Raises:
+        DataError: there are not as many.
+    """
     batches = replace(data, batch_size=size).batches()
     batch = next((batch for batch in batches if batch.count == size), None)
     if batch is None:

@@ -75,6 +75,16 @@ class Cut:
         return self.families.masks(units), self.families.silent(units)
 
 
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The order in which each family's units leave; `loss` is of first-order scores, a sentence."""
+
+    families: Families
+    orders: tuple[Order, ...]
+    skipped: tuple[Skipped, ...]
+    loss: str
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What decisions rest on: statistics where the score or the budget needs them, and how to get more.
@@ -102,6 +112,16 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
         BudgetError: nothing can be removed, or not as much as asked for.
         UsageError: a pattern that names no layer.
     """
+    return share(rank(model, layers, options, evidence), options, evidence)
+
+
+def rank(model: ir.Model, layers: Layers, options: Options, evidence: Evidence) -> Ranking:
+    """The first half of `decide`: which units may go and in which order; the budget is not looked at.
+
+    Raises:
+        BudgetError: nothing can be removed.
+        UsageError: a pattern that names no layer.
+    """
     families = find_families(unit_groups(model.graph, options.approximate, options.heads), layers)
     sites = {family.name: _sites(family, families) for family in families.families}
     firsts = FirstOrders({}, {}, "")
@@ -114,10 +134,20 @@ def decide(model: ir.Model, layers: Layers, options: Options, evidence: Evidence
         raise BudgetError(_nothing(everything))
     families = Families(families.groups, chosen, everything, families.views, families.summing)
     orders = _orders(chosen, sites, firsts, options, evidence)
+    return Ranking(families, tuple(orders), everything, firsts.loss)
+
+
+def share(ranking: Ranking, options: Options, evidence: Evidence) -> Cut:
+    """The second half: how many units of each family the budget leaves.
+
+    Raises:
+        BudgetError: not as much can be removed as asked for.
+    """
+    families, orders = ranking.families, ranking.orders
     priced = _after_repair(families, orders) if options.replace == "linear" else orders
     kept = _shares(families, priced, options, evidence)
     leaving = tuple(order.leaving for order in orders)
-    return Cut(families, leaving, kept, everything, options.approximate, options.heads, firsts.loss)
+    return Cut(families, leaving, kept, ranking.skipped, options.approximate, options.heads, ranking.loss)
 
 
 def remove_cut(model: ir.Model, cut: Cut) -> None:

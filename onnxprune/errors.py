@@ -6,10 +6,11 @@
     │   └── GradientError        1   no gradient reaches any layer asked for
     ├── DataError                1   calibration or evaluation data that does not fit the model
     ├── StatisticsError          1   NaN or Inf, statistics of another model, files that cannot be merged
-    ├── BudgetError              1   a ratio, pattern or floor that cannot be met
+    ├── BudgetError              1   a ratio, pattern, floor or goal that cannot be met
     ├── OutputError              1   the result could not be written or did not survive its check
     ├── TrainingError            1   training diverged, cannot start, or a checkpoint of another run
-    └── RuntimeUnavailableError  1   no onnxruntime or torch, or no such provider or device
+    ├── PluginError              1   code of the user's own that failed, or gave what is not wanted
+    └── RuntimeUnavailableError  1   no onnxruntime, torch or matplotlib, or no such provider or device
 
 A message names the node, op and shape it is about, and ends with the remedy.
 """
@@ -46,7 +47,7 @@ class StatisticsError(OnnxPruneError):
 
 
 class BudgetError(OnnxPruneError):
-    """A ratio, pattern or floor that cannot be met."""
+    """A ratio, pattern, floor or goal that cannot be met."""
 
 
 class OutputError(OnnxPruneError):
@@ -57,5 +58,9 @@ class TrainingError(OnnxPruneError):
     """Training diverged, cannot start, or was to go on from a checkpoint that is not its own."""
 
 
+class PluginError(OnnxPruneError):
+    """Code of the user's own that failed, or gave what is not wanted."""
+
+
 class RuntimeUnavailableError(OnnxPruneError):
-    """onnxruntime or torch, or the execution provider or device asked for, is not there."""
+    """onnxruntime, torch or matplotlib, or the execution provider or device asked for, is not there."""

@@ -4,11 +4,14 @@ With integer labels and an output [batch, classes]: cross-entropy loss, top-1 an
 reference model: cosine similarity, relative and mean squared error over all float outputs and, where the
 first of them is a classifier's, agreement (equal argmax) and KL(reference ‖ model), averaged over all axes
 but the last. Whether a head gives logits or probabilities is seen from its values. Only sums are kept.
+
+A metric of one's own is a function over all samples (see `onnxprune.metric`); it is then the primary figure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from onnxprune.data import BATCH_SIZE, Batch, Data, Source, open_data, try_batch
 from onnxprune.errors import DataError, ModelError
+from onnxprune.metric import Metric, Record, own_metric
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Array, Provider, Session
 
@@ -31,7 +35,8 @@ Logs = npt.NDArray[np.float64]
 class Metrics(BaseModel):
     """Figures of merit over `count` samples; `primary` is the key of the one a report shows.
 
-    Keys: top1, top5, loss; agreement, kl (nats); cosine, mse, relative_error (‖y − r‖ / ‖r‖).
+    Keys: top1, top5, loss; agreement, kl (nats); cosine, mse, relative_error (‖y − r‖ / ‖r‖); the name of a
+    metric of one's own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,11 +53,23 @@ class Metrics(BaseModel):
         return self.values[self.primary]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation, and, where the primary figure is a share of the samples, which of them count: bool [n].
+
+    Samples stand in the data's order, so that two models can be compared sample by sample.
+    """
+
+    metrics: Metrics
+    hits: npt.NDArray[np.bool_] | None
+
+
 def evaluate(
     model: ir.Model | Path | str,
     data: Data | Source | None,
     *,
     reference: ir.Model | Path | str | None = None,
+    metric: Metric | str | None = None,
     provider: Provider = "auto",
     batch_size: int = BATCH_SIZE,
     samples: int | None = None,
@@ -62,36 +79,73 @@ def evaluate(
     """Measure `model` on `data`, against its labels and against `reference`, whichever there are.
 
     A source is opened with `batch_size`, `samples` and `seed` (None is noise); `Data` is taken as it is.
-    Labels that cannot be used are an error without a reference, a note with one.
+    Labels that cannot be used are an error without a reference, a note with one; a `metric` of one's own, a
+    function or its name `module:function`, takes any, and then neither is needed.
 
     Raises:
         DataError: neither usable labels nor a reference, or labels that do not fit the output.
         ModelError: a model that cannot be run, gives NaN or Inf, or has not the reference's outputs.
+        PluginError, UsageError: from the metric.
     """
     session = _session(model, provider)
-    other = _session(reference, provider) if reference is not None else None
     if not isinstance(data, Data):
         graph = model.graph if isinstance(model, ir.Model) else ir.load(model).graph
         data = open_data(
             data, graph.inputs, batch_size=batch_size, samples=samples, seed=seed, progress=progress
         )
+    return _measured(session, data, reference, metric, provider, progress).metrics
+
+
+def measure(
+    model: ir.Model | Path | str,
+    data: Data,
+    *,
+    reference: ir.Model | Path | str | None = None,
+    metric: Metric | str | None = None,
+    provider: Provider = "auto",
+    progress: Progress | None = None,
+) -> Measured:
+    """What `evaluate` does, with the outcome of every sample."""
+    return _measured(_session(model, provider), data, reference, metric, provider, progress)
+
+
+def _measured(
+    session: Session,
+    data: Data,
+    reference: ir.Model | Path | str | None,
+    metric: Metric | str | None,
+    provider: Provider,
+    progress: Progress | None,
+) -> Measured:
+    own = own_metric(metric)
+    other = _session(reference, provider) if reference is not None else None
     problem = _label_problem(data, try_batch(session, data))
-    if problem and other is None:
+    if problem and other is None and own is None:
         raise DataError(f"{data.description}: {problem}; compare with a reference model instead")
-    figures = _Figures()
+    figures, record = _Figures(), Record()
     with (progress or Silent()).stage("evaluation", data.count) as advance:
         for batch in data.batches():
-            outputs = _outputs(session, batch)
+            outputs, wanted = _outputs(session, batch), None if other is None else _outputs(other, batch)
+            if own is not None:
+                record.add(outputs, batch.labels, wanted)
             if not problem:
-                figures.against_labels(outputs, batch)
-            if other is not None:
-                figures.against_reference(outputs, _outputs(other, batch), batch.count)
+                figures.against_labels(_floats(outputs), batch)
+            if wanted is not None:
+                figures.against_reference(_floats(outputs), _floats(wanted), batch.count)
             advance(batch.count)
     values = figures.means()
-    primary = next(name for name in _PRIMARY if name in values)
-    unused = (f"labels not used: {problem}",) if problem and data.labelled else ()
-    notes = (*data.notes, *unused)
-    return Metrics(count=data.count, values=values, primary=primary, data=data.description, notes=notes)
+    if own is not None:
+        values[own.name] = own.value(record)
+    primary = own.name if own is not None else next(name for name in _PRIMARY if name in values)
+    unused = (f"labels not used: {problem}",) if problem and data.labelled and own is None else ()
+    metrics = Metrics(
+        count=data.count,
+        values=values,
+        primary=primary,
+        data=data.description,
+        notes=(*data.notes, *unused),
+    )
+    return Measured(metrics, None if own is not None else figures.hits(primary, data.count))
 
 
 class _Figures:
@@ -99,6 +153,13 @@ class _Figures:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
+        self._hits: dict[str, list[npt.NDArray[np.bool_]]] = {"top1": [], "agreement": []}
+
+    def hits(self, name: str, count: int) -> npt.NDArray[np.bool_] | None:
+        """Whether each of `count` samples counts for the figure `name`; None if it is no share of samples."""
+        found = self._hits.get(name, [])
+        joined = np.concatenate([*found, np.empty(0, dtype=bool)])
+        return joined if len(joined) == count else None
 
     def means(self) -> dict[str, float]:
         means = {name: total / weight for name, (total, weight) in self._sums.items() if weight}
@@ -119,6 +180,7 @@ class _Figures:
         rank = ((logs > own) | ((logs == own) & before)).sum(1)
         self._add("loss", -own.sum(), len(labels))
         self._add("top1", (rank < 1).sum(), len(labels))
+        self._hits["top1"].append(rank < 1)
         if logs.shape[1] > 5:
             self._add("top5", (rank < 5).sum(), len(labels))
 
@@ -145,6 +207,7 @@ class _Figures:
         same = outputs.argmax(-1) == wanted.argmax(-1)
         logs, target = log_probabilities(outputs), log_probabilities(wanted)
         self._add("agreement", same.sum(), same.size)
+        self._hits["agreement"].append(same.reshape(-1))
         self._add("kl", (np.exp(target) * (target - logs)).sum(), same.size)
 
     def _add(self, name: str, total: float, weight: float) -> None:
@@ -199,12 +262,16 @@ def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
 
 
 def _outputs(session: Session, batch: Batch) -> dict[str, Array]:
-    """The float outputs for one batch."""
-    outputs = {name: y for name, y in session.run(batch.feeds).items() if y.dtype.kind == "f"}
-    broken = next((name for name, y in outputs.items() if not np.isfinite(y).all()), None)
+    """The outputs for one batch."""
+    outputs = session.run(batch.feeds)
+    broken = next((name for name, y in _floats(outputs).items() if not np.isfinite(y).all()), None)
     if broken is not None:
         raise ModelError(f"the model gives NaN or Inf in its output '{broken}'; it cannot be measured")
     return outputs
+
+
+def _floats(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: y for name, y in outputs.items() if y.dtype.kind == "f"}
 
 
 def _session(model: ir.Model | Path | str, provider: Provider) -> Session:

@@ -101,9 +101,7 @@ def save_packed(
     Raises:
         OutputError: as `save` does.
     """
-    packed = model.clone()
-    if packing != "none":
-        pack(packed, packing)
+    packed = _packed(model, packing)
     if packing == "fp16":
         truth = packed.clone()
         unpack(truth)
@@ -114,6 +112,29 @@ def save_packed(
     )
     tolerance = max(TOLERANCE, min(_ROUNDING * rounding, _MOST))
     return save(packed, path, expected=[(feeds, plain)], tolerance=tolerance, metadata=metadata)
+
+
+def as_written(model: ir.Model, packing: Packing, metadata: Mapping[str, str] | None = None) -> ir.Model:
+    """A copy of `model` in the form that `save_packed` writes."""
+    final = without_annotations(_packed(model, packing))
+    final.metadata_props.update(metadata or {})
+    return final
+
+
+def packed_bytes(
+    model: ir.Model, packing: Packing, metadata: Mapping[str, str] | None = None, name: str = "model.onnx"
+) -> int:
+    """The bytes that `save_packed` would write to a file of this name, external data included."""
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        written = _write(as_written(model, packing, metadata), Path(folder) / name)
+        return sum(file.stat().st_size for file in written)
+
+
+def _packed(model: ir.Model, packing: Packing) -> ir.Model:
+    packed = model.clone()
+    if packing != "none":
+        pack(packed, packing)
+    return packed
 
 
 def _shaken(feeds: Arrays) -> Arrays:

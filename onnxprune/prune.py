@@ -27,7 +27,7 @@ from onnxprune.layers import find_layers
 from onnxprune.options import Options
 from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.plan import Plan
-from onnxprune.ranking import by_ranking, operate, scores_of, wished
+from onnxprune.ranking import by_ranking, dense_scores, operate, wished
 from onnxprune.refit import ROUNDS, Round, geometric, patterned
 from onnxprune.regrowth import regrown
 from onnxprune.sweep import sweep
@@ -64,7 +64,7 @@ def prune(task: Task) -> Pruned:
     Raises:
         StatisticsError: NaN or Inf in a layer's statistics or values, or a factor that cannot be inverted.
     """
-    scores = scores_of(task, task.budget.layers, task.statistics) if task.options.prunes_weights else {}
+    scores = dense_scores(task) if task.options.prunes_weights else {}
     total = sum(float(score.sum()) for score in scores.values()) or 1.0
     importance = {name: float(score.sum()) / total for name, score in scores.items()}
     without = []

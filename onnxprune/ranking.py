@@ -93,19 +93,32 @@ def wished(task: Task) -> Callable[[int], dict[str, float]]:
     if task.options.allocation == "uniform" or task.statistics is None:
         return lambda weights: dict.fromkeys(sizes, weights / sum(sizes.values()))
     if task.options.allocation == "global":
-        scores = scores_of(task, task.budget.layers, task.statistics)
+        scores = dense_scores(task)
         return lambda weights: {
             name: float(mask.mean()) for name, mask in best_of_all(scores, weights, task.budget.least).items()
         }
-    curves = {}
-    with task.progress.stage("allocation", len(sizes)) as advance:
-        for layer in task.budget.layers:
-            matrix, bias = layer.read()
-            curves[layer.name] = allocation.loss_curve(
-                matrix, task.statistics.layers[layer.name], bias is not None
-            )
-            advance(1)
+    if "curves" not in task.known:
+        task.known["curves"] = _loss_curves(task, task.statistics)
+    curves = task.known["curves"]
     return lambda weights: allocation.balanced(curves, sizes, weights)
+
+
+def _loss_curves(task: Task, statistics: Statistics) -> dict[str, Array]:
+    curves = {}
+    with task.progress.stage("allocation", len(task.budget.layers)) as advance:
+        for layer in task.budget.layers:
+            known, (matrix, bias) = statistics.layers[layer.name], layer.read()
+            curves[layer.name] = allocation.loss_curve(matrix, known, bias is not None)
+            advance(1)
+    return curves
+
+
+def dense_scores(task: Task) -> dict[str, Array]:
+    """Those of the dense model's weights, by layer."""
+    if "scores" not in task.known:
+        task.known["scores"] = scores_of(task, task.budget.layers, task.statistics)
+    scores: dict[str, Array] = task.known["scores"]
+    return scores
 
 
 def scores_of(task: Task, layers: Iterable[Layer], statistics: Statistics | None) -> dict[str, Array]:

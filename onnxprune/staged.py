@@ -22,6 +22,7 @@ from onnxprune.data import Source, open_data, repeatable
 from onnxprune.errors import UsageError
 from onnxprune.evaluate import evaluate
 from onnxprune.layers import find_layers
+from onnxprune.metric import Metric
 from onnxprune.model import Model, load, parameter_count, parameters
 from onnxprune.pipeline import Result, compress
 from onnxprune.progress import Progress
@@ -43,6 +44,7 @@ def compress_in_stages(
     schedule: Sequence[float] = (),
     output: str | Path | None = None,
     evaluation: Source | None = None,
+    metric: Metric | str | None = None,
     recipe: str = "default",
     progress: Progress | None = None,
     **options: Any,
@@ -57,6 +59,7 @@ def compress_in_stages(
         schedule: ratios to keep, falling; `options["ratio"]` alone if empty.
         output: where to write; nothing is written if None.
         evaluation: measured before and after every stage; never chosen by.
+        metric: a figure of merit of one's own, as for `compress`.
         recipe: one of `options.RECIPES`.
         progress: told of every long stage.
         options: fields of `options.Options`.
@@ -71,7 +74,12 @@ def compress_in_stages(
     dense = model if isinstance(model, Model) else load(model)
     teacher = None if training.get("objective") == "labels" else dense
     training = {"seed": options.get("seed", 0), **training}
-    given: dict[str, Any] = {"recipe": recipe, "evaluation": evaluation, "progress": progress}
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "evaluation": evaluation,
+        "metric": metric,
+        "progress": progress,
+    }
     now, stages = dense, list[_Stage]()
     for place, ratio in enumerate(ratios):
         start = time.perf_counter()
@@ -89,7 +97,7 @@ def compress_in_stages(
         )
         now = tuned.model
         stages.append(_Stage(ratio, pruned, tuned, time.perf_counter() - start))
-        stages[-1].measure(dense, evaluation if evaluation is not None else data, progress)
+        stages[-1].measure(dense, evaluation if evaluation is not None else data, metric, progress)
     return Result(_report(dense, stages, output), now.ir, stages[-1].pruned.plan)
 
 
@@ -118,15 +126,17 @@ class _Stage:
     seconds: float
     after: float | None = None
 
-    def measure(self, dense: Model, source: Source | None, progress: Progress | None) -> None:
+    def measure(
+        self, dense: Model, source: Source | None, metric: Metric | str | None, progress: Progress | None
+    ) -> None:
         """Measure the tuned model on what the pruned one was measured on."""
-        metric, options = self.pruned.report.metric, self.pruned.report.options
-        if source is None or metric is None:
+        change, options = self.pruned.report.metric, self.pruned.report.options
+        if source is None or change is None:
             return
         how = {"batch_size": options["batch_size"], "seed": options["seed"], "progress": progress}
         data = open_data(source, dense.graph.inputs, **how)
-        how = {"reference": dense.ir, "provider": options["provider"], "progress": progress}
-        self.after = evaluate(self.tuned.model.ir, data, **how).values[metric.name]
+        how = {"reference": dense.ir, "metric": metric, "provider": options["provider"], "progress": progress}
+        self.after = evaluate(self.tuned.model.ir, data, **how).values[change.name]
 
     def row(self, total: int) -> schema.StageRow:
         """What the report says of it; `total` parameters had the dense model."""

@@ -31,7 +31,8 @@ class Task:
     """All that pruning needs: the dense model, its data and statistics, the budget and the options.
 
     `cut` has the units that go, `allowed` and `silent` say of every layer that is refitted which weights may
-    stay, bool [groups, d_out, d_in], and which rows make units that go, bool [groups, d_out].
+    stay, bool [groups, d_out, d_in], and which rows make units that go, bool [groups, d_out]. `known` holds
+    what does not depend on the budget, so that tasks which differ in nothing else may share it.
     """
 
     dense: ir.Model
@@ -44,6 +45,7 @@ class Task:
     cut: Cut | None = None
     allowed: Masks = field(default_factory=dict)
     silent: Masks = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
 
     def off_units(self, layer: Layer) -> Mask:
         """The weights of a layer that are on no unit that goes, [groups, d_out, d_in]."""
@@ -65,14 +67,18 @@ def make_task(
     options: Options,
     gather: Gather,
     progress: Progress,
+    known: dict[str, Any] | None = None,
 ) -> Task:
     """The task of pruning `layers` of the dense model to the budget of `options`, the units of `cut` first.
+
+    `known` is that of another task, with options that differ in their budget only.
 
     Raises:
         BudgetError: what is never pruned exceeds the ratio already.
     """
     slim = None
     task = Task(dense, data, statistics, _NO_BUDGET, options, gather, progress, cut)
+    task.known = {} if known is None else known
     if cut is not None:
         masks, silent = cut.masks()
         for layer in find_layers(dense.graph):

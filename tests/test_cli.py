@@ -25,7 +25,7 @@ from click.testing import CliRunner, Result
 from pydantic import BaseModel
 
 from onnxprune.cli import main
-from onnxprune.options import Options, Training
+from onnxprune.options import Goal, Options, Training
 from onnxprune.report import html
 from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection, Record
 
@@ -93,14 +93,19 @@ def outputs(folder: Path) -> set[str]:
 COMMANDS = {
     "compress": ["--data", "data.npz", "--ratio", "0.5"],
     "calibrate": ["--data", "data.npz"],
+    "sweep": ["--data", "data.npz", "--ratio", "0.8,0.5", "--recipe", "magnitude"],
     "evaluate": ["--data", "data.npz"],
     "inspect": [],
     "bench": ["--data", "data.npz", "--runs", "2"],
     "finetune": ["--data", "data.npz", "--epochs", "1"],
 }
 each_command = pytest.mark.parametrize("command", COMMANDS)
-each_reader = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate", "bench", "finetune"])
-each_discoverer = pytest.mark.parametrize("command", ["compress", "calibrate", "evaluate", "finetune"])
+each_reader = pytest.mark.parametrize(
+    "command", ["compress", "calibrate", "sweep", "evaluate", "bench", "finetune"]
+)
+each_discoverer = pytest.mark.parametrize(
+    "command", ["compress", "calibrate", "sweep", "evaluate", "finetune"]
+)
 each_writer = pytest.mark.parametrize("command", ["compress", "calibrate", "finetune"])
 
 
@@ -477,7 +482,9 @@ def test_ctrl_c_in_the_middle(folder: Path, command: str) -> None:
 # -- what works
 
 
-@pytest.mark.parametrize(("command", "record"), [("compress", Options), ("finetune", Training)])
+@pytest.mark.parametrize(
+    ("command", "record"), [("compress", Options), ("compress", Goal), ("finetune", Training)]
+)
 def test_help_is_quick_and_shows_the_library_s_defaults(command: str, record: type[BaseModel]) -> None:
     text = " ".join(run(command, "--help").output.split())
     for name, field in record.model_fields.items():

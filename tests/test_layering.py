@@ -13,11 +13,11 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),
-    ("staged",),
+    ("staged", "goals", "curve"),
     ("pipeline", "bench", "unpacking"),
     ("finetune",),
     ("report",),
-    ("evaluate", "footprint", "output"),
+    ("evaluate", "footprint", "output", "prepared"),
     ("prune",),
     ("regrowth",),
     ("ranking",),
@@ -39,14 +39,14 @@ LAYERS = (
     ("data",),
     ("session",),
     ("model",),
-    ("normalise",),
-    ("edits", "emit", "options", "progress", "reading", "solve"),
+    ("normalise", "metric"),
+    ("edits", "emit", "intervals", "options", "plugins", "progress", "reading", "solve"),
     ("errors",),
 )
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 
 #: Third-party module -> the only part of the package that may import it.
-CONFINED = {"onnxruntime": "session", "torch": "finetune"}
+CONFINED = {"onnxruntime": "session", "torch": "finetune", "matplotlib": "report"}
 #: Reading a file must never run code.
 FORBIDDEN = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 

@@ -21,10 +21,10 @@ from onnxprune.cli.files import (
     write_json,
     write_text,
 )
-from onnxprune.cli.parameters import FILE, MODEL, NOISE, PREPROCESS, fields
+from onnxprune.cli.parameters import FILE, METRIC, MODEL, NOISE, PREPROCESS, fields
 from onnxprune.cli.program import Program, command_line, show_version
 from onnxprune.errors import UsageError
-from onnxprune.options import Training, resolve, resolve_training
+from onnxprune.options import RECIPES, Goal, Training, resolve, resolve_goal, resolve_training
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -41,6 +41,8 @@ _SCHEDULE = "Prune and fine-tune in turns along falling ratios such as 0.5,0.25,
 _TRAINING = "Option of `finetune` such as learning-rate=0.01; may be repeated."
 _REPORT = "Write the result as a page to look at (HTML); needs `pip install 'onnxprune[report]'`."
 _SENSITIVITY = "Statistics saved by `calibrate`: how sensitive layers and units are; several are merged."
+_RATIOS = "Shares of all parameters to keep, such as 0.5,0.25,10%."
+_RECIPES = "Method to compare; may be repeated.  [default: default]"
 _DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
 
 
@@ -62,6 +64,8 @@ def main() -> None:
 @PREPROCESS
 @click.option("--training", type=parameters.setting, metavar="NAME=VALUE", multiple=True, help=_TRAINING)
 @click.option("--report", "page", type=FILE, metavar="FILE", help=_REPORT)
+@METRIC
+@fields(*parameters.GOAL, record=Goal, common=False)
 @fields(*parameters.COMPRESSION)
 def compress(
     model: Path,
@@ -75,15 +79,18 @@ def compress(
     preprocess: str | None,
     training: tuple[tuple[str, str], ...],
     page: Path | None,
+    metric: str | None,
     json: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Prune MODEL to a share of its parameters and write it, smaller, as an ONNX file."""
+    """Prune MODEL to a share of its parameters, or to a goal, and write it, smaller, as an ONNX file."""
     given = parameters.given(options)
-    tuning = parameters.tuning(epochs, schedule, train_data, training, statistics)
     # wrong options are said before any work
-    resolve(**{**({"ratio": schedule[-1]} if schedule else {}), **given})
+    goal = resolve_goal({name: given.get(name) for name in parameters.GOAL}, given)
+    tuning = parameters.tuning(epochs, schedule, train_data, training, statistics, goal)
+    if goal is None:
+        resolve(**{**({"ratio": schedule[-1]} if schedule else {}), **given})
     check_preprocess(preprocess, data, evaluation, train_data)
     output = output or model.with_name(f"{model.stem}.pruned.onnx")
     inputs = (model, data, evaluation, train_data, *statistics)
@@ -93,21 +100,90 @@ def compress(
     source = source_of(data, model, "calibration", preprocess, quiet=quiet)
     measured_on = source_of(evaluation, model, "evaluation", preprocess, quiet=quiet)
 
-    from onnxprune import pipeline, staged
+    from onnxprune import goals, pipeline, staged
     from onnxprune.report import console
 
     if source is None:
         console.warn(_DATA_FREE)
-    given |= {"output": output, "evaluation": measured_on, "progress": _progress(quiet)}
-    if tuning is None:
-        result = pipeline.compress(model, source, statistics=statistics, **given)
-    else:
+    given |= {"output": output, "evaluation": measured_on, "metric": metric, "progress": _progress(quiet)}
+    if tuning is not None:
         training_data = None if train_data is None else named_source(train_data, preprocess)
         result = staged.compress_in_stages(model, source, training_data=training_data, **tuning, **given)
+    else:
+        prune = pipeline.compress if goal is None else goals.compress_to_goal
+        result = prune(model, source, statistics=statistics, **given)
     for warning in result.report.warnings:
         if not warning.startswith("data-free"):  # said above, before the work
             console.warn(warning)
     _finish(result.report, None if quiet else console.print_compression, json, page)
+
+
+@main.command()
+@MODEL
+@click.option("--data", metavar="SRC", help=f"Calibration data, {_SOURCE}.  [default: calibration/STEM.npz]")
+@click.option("--eval", "evaluation", metavar="SRC", help="Data to measure on.  [default: …/STEM.eval.npz]")
+@PREPROCESS
+@click.option("--stats", "statistics", type=FILE, metavar="FILE", multiple=True, help=_STATISTICS)
+@click.option("--ratio", "ratios", type=parameters.ratios, metavar="R,R,…", help=_RATIOS)
+@click.option("--units", type=parameters.ratios, metavar="R,R,…", help="Shares of units to remove.")
+@click.option("--macs", type=parameters.ratios, metavar="R,R,…", help="Shares of MACs to keep.")
+@click.option("--recipe", "recipes", type=click.Choice(list(RECIPES)), multiple=True, help=_RECIPES)
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw accuracy over size, as svg, png or pdf.")
+@METRIC
+@fields(*parameters.SWEEP)
+def sweep(
+    model: Path,
+    data: str | None,
+    evaluation: str | None,
+    preprocess: str | None,
+    statistics: tuple[Path, ...],
+    ratios: tuple[float, ...] | None,
+    units: tuple[float, ...] | None,
+    macs: tuple[float, ...] | None,
+    recipes: tuple[str, ...],
+    plot: Path | None,
+    metric: str | None,
+    json: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Draw the curve of MODEL's accuracy against its size, for several methods from one set of statistics.
+
+    Nothing is written but --json and --plot.
+    """
+    check_preprocess(preprocess, data, evaluation)
+    axes = {"ratio": ratios, "units": units, "macs": macs}
+    inputs = (model, data, evaluation, *statistics)
+    destination(json, *inputs, quiet=quiet)
+    destination(plot, json, *inputs, quiet=quiet)
+    source = source_of(data, model, "calibration", preprocess, quiet=quiet)
+    measured_on = source_of(evaluation, model, "evaluation", preprocess, quiet=quiet)
+
+    from onnxprune.curve import accuracy_curve
+    from onnxprune.report import console
+    from onnxprune.report.plot import check_plot, draw
+
+    if plot is not None:
+        check_plot(plot)
+    if source is None:
+        console.warn(_DATA_FREE)
+    report = accuracy_curve(
+        model,
+        source,
+        recipes=recipes or ("default",),
+        evaluation=measured_on,
+        statistics=statistics,
+        metric=metric,
+        progress=_progress(quiet),
+        **{axis: values for axis, values in axes.items() if values},
+        **parameters.given(options),
+    )
+    for warning in report.warnings:
+        if not warning.startswith("data-free"):  # said above
+            console.warn(warning)
+    if plot is not None:
+        draw(report, plot)
+    _finish(report, None if quiet else console.print_sweep, json)
 
 
 @main.command()
@@ -148,17 +224,19 @@ def calibrate(
 @click.option("--data", metavar="SRC", help=f"Data, {_SOURCE}.  [default: calibration/STEM.eval.npz]")
 @PREPROCESS
 @click.option("--reference", type=FILE, metavar="FILE", help="Model to compare with, such as the dense one.")
+@METRIC
 @fields(*parameters.EVALUATION)
 def evaluate(
     model: Path,
     data: str | None,
     preprocess: str | None,
     reference: Path | None,
+    metric: str | None,
     json: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Measure MODEL against the labels of the data, or against another model."""
+    """Measure MODEL against the labels of the data, against another model, or by a metric of your own."""
     check_preprocess(preprocess, data)
     destination(json, model, data, reference, quiet=quiet)
     source = source_of(data, model, "evaluation", preprocess, quiet=quiet)
@@ -168,8 +246,8 @@ def evaluate(
     from onnxprune.evaluate import evaluate as measure
     from onnxprune.report import console
 
-    given = parameters.given(options)
-    metrics = measure(model, source, reference=reference, progress=_progress(quiet), **given)
+    given = parameters.given(options) | {"reference": reference, "metric": metric}
+    metrics = measure(model, source, progress=_progress(quiet), **given)
     for remark in () if quiet else metrics.notes:
         console.note(remark)
     _finish(metrics, None if quiet else console.print_metrics, json)

@@ -5,6 +5,7 @@ An option that is not given is None, so that the recipe's value shows through.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,7 +14,7 @@ import click
 from pydantic import BaseModel
 
 from onnxprune.errors import UsageError
-from onnxprune.options import RECIPES, Options, Training, resolve_training
+from onnxprune.options import RECIPES, Axis, Goal, Options, Training, resolve_training
 
 Decorator = Callable[[Any], Any]
 
@@ -25,6 +26,8 @@ PREPROCESS = click.option(
     metavar="NAME|FILE",
     help="How images become numbers: imagenet, tensorflow, unit, none, or a YAML or JSON file.",
 )
+_METRIC = "A figure of merit of your own, higher being better; see `onnxprune.metric`."
+METRIC = click.option("--metric", metavar="MODULE:FUNCTION", help=_METRIC)
 
 
 def fraction(text: str) -> float:
@@ -40,6 +43,16 @@ def multiple(text: str) -> int | str:
     if text == "auto" or text.isdecimal():
         return text if text == "auto" else int(text)
     raise click.BadParameter(f"{text!r} is neither a whole number nor auto")
+
+
+def size(text: str) -> int:
+    """2000000, 500kB, 2MB or 1.5MiB as bytes."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([kmg])(i?))?b?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a size such as 500kB, 2MB or 1.5MiB")
+    number, unit, binary = found.groups()
+    power = " kmg".index(unit.lower()) if unit else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def floor(text: str) -> tuple[str, float]:
@@ -69,6 +82,7 @@ def tuning(
     data: str | None,
     settings: Sequence[tuple[str, str]],
     statistics: Sequence[Path],
+    goal: Goal | None,
 ) -> dict[str, Any] | None:
     """What `compress` was told about fine-tuning, as keywords for `staged`; None if it is not to.
 
@@ -80,6 +94,9 @@ def tuning(
             if value:
                 raise UsageError(f"{flag} is for fine-tuning; say for how many epochs with --finetune")
         return None
+    if goal is not None:
+        flag = "--" + goal.name.replace("_", "-")
+        raise UsageError(f"{flag} prunes once, without --finetune; tune the result with `onnxprune finetune`")
     if statistics:
         raise UsageError("--stats goes with pruning once; with --finetune they are gathered at every stage")
     training = {"epochs": epochs, **dict(settings)}
@@ -135,6 +152,12 @@ _HELP = {
     "clip": "Largest norm of the gradient; longer ones are shortened.",
     "device": "Where torch runs.",
     "precision": "bfloat16 is autocast: weights and losses stay float32.",
+    "max_drop": "Prune until the metric has fallen by so much, in its own unit: 0.005 of accuracy.",
+    "max_bytes": "Prune until the file has so many bytes: 500kB, 2MB, 1.5MiB.",
+    "speedup": "Prune units until onnxruntime runs so many times as fast, measured.",
+    "search": "What to vary for it.  [default: ratio, with --speedup macs]",
+    "batch": "Samples a call, with --speedup.  [default: 1]",
+    "threads": "Threads of onnxruntime, with --speedup.  [default: one a processor]",
 }
 # Where a field of Training says something else than one of Options.
 _TRAINING_HELP = {
@@ -161,6 +184,12 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "balance": {"type": fraction, "metavar": "FRACTION"},
     "freeze": {"type": str, "metavar": "PATTERN", "multiple": True},
     "clip": {"type": float},
+    "max_drop": {"type": fraction, "metavar": "DROP"},
+    "max_bytes": {"type": size, "metavar": "SIZE"},
+    "speedup": {"type": float, "metavar": "TIMES"},
+    "search": {"type": click.Choice(get_args(Axis))},
+    "batch": {"type": int},
+    "threads": {"type": int},
 }
 _FLAGS = {"floors": "--floor", "milestones": "--milestone"}
 _TABLES = ("floors", "units_of")
@@ -171,15 +200,17 @@ _COMMON: dict[str, dict[str, Any]] = {
 
 COMPRESSION = tuple(Options.model_fields)
 CALIBRATION = ("loss", "average", "samples", "positions", "batch_size", "seed", "provider")
+GOAL = tuple(Goal.model_fields)
+SWEEP = tuple(name for name in COMPRESSION if name not in ("recipe", "pattern", *get_args(Axis)))
 TRAINING = tuple(Training.model_fields)
 EVALUATION = ("samples", "batch_size", "seed", "provider")
 
 
-def fields(*names: str, record: type[BaseModel] = Options) -> Decorator:
-    """The options for these fields of `record`, and those every command has."""
+def fields(*names: str, record: type[BaseModel] = Options, common: bool = True) -> Decorator:
+    """The options for these fields of `record`, and with `common` those that every command has."""
 
     def decorate(command: Any) -> Any:
-        for flag, settings in reversed(_COMMON.items()):
+        for flag, settings in reversed(_COMMON.items() if common else ()):
             command = click.option(flag, **settings)(command)
         for name in reversed(names):
             command = _option(name, record)(command)

@@ -6,7 +6,7 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -20,9 +20,12 @@ from onnxprune.report.schema import (
     Calibration,
     CompressionReport,
     FinetuneReport,
+    GoalReport,
     Inspection,
+    MetricChange,
     Skipped,
     Spread,
+    SweepReport,
     UnpackReport,
 )
 from onnxprune.report.words import count as _count
@@ -102,6 +105,8 @@ def print_compression(report: CompressionReport) -> None:
             for row in report.stages
         ]
         _table(("stage, kept", f"{name} pruned", f"{name} tuned", "seconds"), rounds, left=1)
+    if report.goal is not None:
+        _trials(report.goal)
     _skipped("left alone", report.skipped)
     totals = [
         ("parameters kept", "100 %", _percent(report.kept_ratio)),
@@ -125,8 +130,34 @@ def print_compression(report: CompressionReport) -> None:
         out.print(
             "zeros make the file smaller, not onnxruntime faster: the MACs are unchanged", soft_wrap=True
         )
+    if report.goal is not None:
+        out.print(_reached(report.goal, report.metric), soft_wrap=True)
     if report.output is not None:
         out.print(f"written: {report.output}", soft_wrap=True)
+
+
+def print_sweep(report: SweepReport) -> None:
+    """Every point, by method, below the dense model."""
+    dense = ("dense", "", "100 %", _count(report.macs_before), f"{report.bytes_before:,}")
+    rows = [(*dense, _figure(report.metric, report.dense))]
+    rows += [
+        (
+            point.method,
+            f"{point.value:g}",
+            _percent(point.kept_ratio),
+            _count(point.macs),
+            f"{point.bytes:,}",
+            _figure(report.metric, point.metric),
+        )
+        for point in report.points
+    ]
+    target = report.points[0].target
+    _table(("method", f"--{target}", "kept", "MACs per sample", "bytes", report.metric), rows, left=1)
+    _skipped("cannot be", report.skipped)
+    out = _console()
+    out.print(f"data: {report.data}", soft_wrap=True)
+    out.print(f"measured on: {report.measured}", soft_wrap=True)
+    out.print("time: " + ", ".join(f"{n} {s:.1f} s" for n, s in report.seconds.items()), soft_wrap=True)
 
 
 def print_calibration(calibration: Calibration) -> None:
@@ -274,6 +305,42 @@ def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -
         table.add_row(*row)
     _console().print(table)
     _console().print()
+
+
+_GOALS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "max_drop": ("drop", "{:.4g}".format),
+    "max_bytes": ("bytes", "{:,.0f}".format),
+    "speedup": ("speed-up", "{:.2f}".format),
+}  # what a goal counts, and how it is written
+
+
+def _trials(goal: GoalReport) -> None:
+    what, shown = _GOALS[goal.name]
+    rows = [
+        (f"{trial.value:g}", shown(trial.reached), "enough" if trial.enough else "not enough")
+        for trial in sorted(goal.trials, key=lambda trial: -trial.value)
+    ]
+    _table((f"tried --{goal.target}", what, ""), rows, left=0)
+
+
+def _reached(goal: GoalReport, metric: MetricChange | None) -> str:
+    what, shown = _GOALS[goal.name]
+    flag = goal.name.replace("_", "-")
+    said = (
+        f"--{flag} {shown(goal.asked)}: --{goal.target} {goal.value:g} has a {what} of {shown(goal.reached)}"
+    )
+    if goal.name == "max_bytes":
+        said = (
+            f"--{flag} {shown(goal.asked)}: --{goal.target} {goal.value:g} takes {shown(goal.reached)} bytes"
+        )
+    if goal.interval is not None:
+        low, high = (shown(end) for end in goal.interval)
+        said += f" ({'95 %' if goal.name == 'max_drop' else '10–90 %'}: {low} … {high})"
+    said += f"; measured: {goal.measured}"
+    if metric is not None and metric.interval is not None:
+        low, high = (_figure(metric.name, end) for end in metric.interval)
+        said += f"\n{metric.name} {_figure(metric.name, metric.after)} (95 %: {low} … {high})"
+    return said
 
 
 def _skipped(title: str, entries: Iterable[Skipped]) -> None:

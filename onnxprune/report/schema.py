@@ -32,11 +32,15 @@ class Record(BaseModel):
 
 
 class MetricChange(Record):
-    """One figure of merit, before and after; `name` as in `onnxprune.evaluate.Metrics.values`."""
+    """One figure of merit, before and after; `name` as in `onnxprune.evaluate.Metrics.values`.
+
+    `interval` is Wilson's 95 % interval of `after`, where it was asked for and is a share of samples.
+    """
 
     name: str
     before: float
     after: float
+    interval: tuple[float, float] | None = None
 
 
 class Histogram(Record):
@@ -114,6 +118,32 @@ class CurvePoint(Record):
     chosen: bool = False
 
 
+class Trial(Record):
+    """One budget that a search tried: its `value`, what it `reached`, and whether that was good enough."""
+
+    value: float
+    reached: float
+    enough: bool
+
+
+class GoalReport(Record):
+    """What a compression had to keep to, and what it `reached`, measured on the result itself.
+
+    `name`, `asked` and `target` are a goal's name, its value and the field of `Options` searched for it; the
+    answer is `value`. `interval` is the 95 % interval of a drop, the 10th and 90th percentile of a speed-up;
+    None where there is none. `measured` says on what; `trials` are in the order they were made.
+    """
+
+    name: str
+    asked: float
+    reached: float
+    interval: tuple[float, float] | None = None
+    target: str
+    value: float
+    measured: str
+    trials: tuple[Trial, ...] = ()
+
+
 class Skipped(Record):
     """A node left as it was, and why."""
 
@@ -143,6 +173,7 @@ class CompressionReport(Record):
     bytes_before: int
     bytes_after: int | None = None
     metric: MetricChange | None = None
+    goal: GoalReport | None = None
     layers: tuple[LayerRow, ...] = ()
     units: tuple[UnitRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
@@ -162,6 +193,31 @@ class CompressionReport(Record):
     def seconds_total(self) -> float:
         """Wall time of all stages together."""
         return sum(self.seconds.values())
+
+
+class SweepReport(Record):
+    """Accuracy against size: every method at every budget, from one set of statistics.
+
+    `metric` is the figure that the points have, `dense` what the dense model reaches in it; other fields as
+    in a compression. `skipped` are budgets that a method cannot meet.
+    """
+
+    model: str
+    sha256: str | None = None
+    command: str | None = None
+    metric: str
+    dense: float
+    params_before: int
+    macs_before: int | None = None
+    bytes_before: int
+    points: tuple[CurvePoint, ...]
+    skipped: tuple[Skipped, ...] = ()
+    data: str
+    measured: str
+    seconds: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    versions: dict[str, str] = {}
 
 
 class CalibratedLayer(Record):

@@ -1,0 +1,235 @@
+"""Prepared: a model and its calibration data, opened once, to be pruned many times.
+
+What does not depend on the budget is worked out once: statistics, the orders in which units leave, the scores
+of weights, the widths this machine runs fast. What a method repairs with, such as the sweep, is done anew for
+every budget. Nothing here writes or measures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxprune.budget import require, select
+from onnxprune.cut import Cut, Evidence, Ranking, rank, remove_cut, share
+from onnxprune.data import Data, Source, open_data
+from onnxprune.layers import Skipped, find_layers
+from onnxprune.model import Model, load
+from onnxprune.options import Options
+from onnxprune.passes.cleanup import cleanup
+from onnxprune.passes.dead_units import remove_dead_units
+from onnxprune.progress import Progress, Silent
+from onnxprune.prune import Pruned, prune
+from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
+from onnxprune.speeds import SpeedTable, measure
+from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics.opening import open_calibration, open_statistics
+from onnxprune.task import make_task
+
+_BUDGETS = ("ratio", "units", "macs")
+_SKETCH = {"surgeon": "none", "replace": "zero", "steps": 1}
+
+
+@dataclass
+class Clock:
+    """Seconds by stage, added up."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
+
+
+@dataclass
+class Candidate:
+    """One pruning of a prepared model: the graph as it is before packing, and how it came about.
+
+    `before_removal` has the dead units still: the graph that a written file is checked against.
+    """
+
+    options: Options
+    model: ir.Model
+    before_removal: ir.Model
+    pruned: Pruned
+    cut: Cut | None
+    statistics: Statistics | None
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass
+class _Known:
+    """What one method, that is all options but the budget, need not work out again."""
+
+    ranking: Ranking | None = None
+    weights: dict[str, Any] = field(default_factory=dict)
+
+
+class Prepared:
+    """A model to prune by `methods`; all of these share samples, batch size, seed and provider.
+
+    Statistics are gathered when they are first needed, once for each way of averaging, with all that any of
+    the methods wants of them.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Model,
+        data: Source | None,
+        methods: Sequence[Options],
+        *,
+        statistics: Sequence[str | Path | Statistics] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        """Load the model, if it is not, and open the data.
+
+        Raises:
+            ModelError, DataError: either cannot be used.
+            BudgetError: nothing in the model can be pruned.
+        """
+        self.clock, self.progress = Clock(), progress or Silent()
+        self._methods, self._given = tuple(methods), tuple(statistics)
+        first = self._methods[0]
+        with self.clock.stage("load"):
+            self.model = model if isinstance(model, Model) else load(model)
+            self.layers = find_layers(self.model.ir.graph)
+            require(self.layers.layers, self.layers.skipped)
+            drawn = first.samples, first.batch_size, first.seed
+            self.source = open_calibration(self.model, data, *drawn, self.progress)
+        self._gathered: dict[Gathering, Statistics] = {}
+        self._opened: Statistics | None = None
+        self._known: dict[str, _Known] = {}
+        self._speeds: SpeedTable | None = None
+
+    def open_evaluation(self, evaluation: Source | None) -> Data:
+        """The data to measure on: `evaluation`, or the calibration data if None."""
+        if evaluation is None:
+            return self.source
+        how: dict[str, Any] = {"batch_size": self.source.batch_size, "seed": self._methods[0].seed}
+        with self.clock.stage("load"):
+            return open_data(evaluation, self.model.ir.graph.inputs, progress=self.progress, **how)
+
+    def statistics(self, options: Options) -> Statistics | None:
+        """Those that `options` need, gathered or opened at the first call; None if they need none."""
+        with self.clock.stage("statistics"):
+            if self._given:
+                self._opened = self._opened or open_statistics(self.model, self._given)
+                return self._opened
+            if not (_weights_need_statistics(options) or _units_need_statistics(options)):
+                return None
+            how = self._gathering(options)
+            if how not in self._gathered:
+                self._gathered[how] = self._collect(self.model.ir, how)
+            return self._gathered[how]
+
+    def prune(self, options: Options) -> Candidate:
+        """Prune to the budget of `options`.
+
+        Raises:
+            BudgetError: it cannot be met, or nothing is left to prune.
+            StatisticsError: NaN or Inf on the way.
+        """
+        return self._prune(options, options)
+
+    def sketch(self, options: Options) -> Candidate:
+        """A stand-in for `prune(options)`: as many units and weights of every layer, but nothing is repaired.
+
+        Which weights stay is by their scores, where the sweep would choose others. Its size and speed are
+        very nearly those of the real one, its outputs are worthless.
+        """
+        return self._prune(options, options.model_copy(update=_SKETCH))
+
+    def _prune(self, options: Options, how: Options) -> Candidate:
+        statistics = self.statistics(options)
+        usable, left_out = select(self.layers.layers, options, _blocked(statistics, options))
+        require(usable, [*self.layers.skipped, *left_out])
+        method = options.model_copy(update=dict.fromkeys(_BUDGETS)).model_dump_json()
+        known = self._known.setdefault(method, _Known())
+        cut = self._cut(options, statistics, known) if options.prunes_units else None
+        with self.clock.stage("prune"):
+            gathering = self._gathering(options)
+            task = make_task(
+                self.model.ir,
+                self.source,
+                statistics,
+                usable,
+                cut,
+                how,
+                lambda graph: self._collect(graph, gathering),
+                self.progress,
+                known.weights,
+            )
+            pruned = prune(task)
+        with self.clock.stage("clean up"):
+            before_removal = pruned.model.clone()
+            if cut is not None:
+                remove_cut(pruned.model, cut)
+                if (
+                    cut.approximate
+                ):  # removing is not silencing then: the graph without the units is the truth
+                    before_removal = pruned.model.clone()
+            dead = remove_dead_units(pruned.model)
+            cleanup(pruned.model)
+        skipped = [*self.layers.skipped, *left_out, *(cut.skipped if cut is not None else ())]
+        skipped += [Skipped(note.name, note.reason) for note in dead.kept]
+        return Candidate(options, pruned.model, before_removal, pruned, cut, statistics, tuple(skipped))
+
+    def _cut(self, options: Options, statistics: Statistics | None, known: _Known) -> Cut:
+        with self.clock.stage("units"):
+            if options.round_to == "auto" and self._speeds is None:
+                self._speeds = measure(self.model.ir, options.provider)
+            speeds = self._speeds if options.round_to == "auto" else None
+            evidence = Evidence(self.source, statistics, self._gathering(options), self.progress, speeds)
+            known.ranking = known.ranking or rank(self.model.ir, self.layers, options, evidence)
+            return share(known.ranking, options, evidence)
+
+    def _gathering(self, options: Options) -> Gathering:
+        """How statistics are gathered for `options`, and for all methods that can use the same ones."""
+        own = gathering(options)
+        others = [gathering(method) for method in self._methods]
+        same = [other for other in others if replace(other, gradients=own.gradients) == own]
+        return replace(own, gradients=own.gradients or any(other.gradients for other in same))
+
+    def _collect(self, graph: ir.Model, how: Gathering) -> Statistics:
+        return collect(graph, self.model.sha256, self.source, how, self.progress)
+
+
+def gathering(options: Options) -> Gathering:
+    """How statistics are gathered for these options alone."""
+    for_units = options.prunes_units and options.score == "kfac"
+    return Gathering(
+        loss=options.loss,
+        gradients=for_units or _weights_need_gradients(options),
+        average=options.average,
+        seed=options.seed,
+        provider=options.provider,
+        positions=options.positions,
+    )
+
+
+def _weights_need_statistics(options: Options) -> bool:
+    return options.prunes_weights and (options.saliency in NEEDS_STATISTICS or options.surgeon != "none")
+
+
+def _weights_need_gradients(options: Options) -> bool:
+    ranked = options.saliency in NEEDS_GRADIENTS or options.surgeon in ("paper", "joint")
+    return options.prunes_weights and (ranked or options.allocation == "balanced")
+
+
+def _units_need_statistics(options: Options) -> bool:
+    needed = options.score == "kfac" or options.replace == "mean" or options.macs is not None
+    return options.prunes_units and needed
+
+
+def _blocked(statistics: Statistics | None, options: Options) -> dict[str, str]:
+    """Layers whose weights cannot be pruned for want of a gradient."""
+    return statistics.blocked if statistics is not None and _weights_need_gradients(options) else {}
