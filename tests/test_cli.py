@@ -463,7 +463,7 @@ def test_ctrl_c_in_the_middle(folder: Path, command: str) -> None:
     (folder / "calibration").mkdir()
     for name in ("net.npz", "net.eval.npz"):  # discovered, hence announced: then we know that it is at work
         (folder / "calibration" / name).symlink_to(folder / "many.npz")
-    ratio = ["--ratio", "0.5"] if command == "compress" else []
+    ratio = ["--ratio", "0.5"] if command in ("compress", "sweep") else []
     with process(command, "net.onnx", *ratio, "--batch-size", "1") as child:
         assert child.stderr is not None
         announced = child.stderr.readline()
