@@ -5,7 +5,7 @@
 
 The package in reading order, from the ground up; each module imports only those before it:
 
-    errors, options, emit      the error tree, what a run was asked for, graphs written (`reading`, `edits`)
+    errors, options, emit      the error tree, what a run was asked for, graphs (`reading`, `edits`, `files`)
     plugins, metric            code of the user's own; figures of merit (`intervals`: how far to trust them)
     model, normalise           ONNX files in, brought to one form
     session, data, progress    running graphs, calibration data
@@ -23,7 +23,7 @@ The package in reading order, from the ground up; each module imports only those
     prepared                   a model and its data, opened once, to be pruned many times
     evaluate, report           its figures (`footprint`: those of memory)
     finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
-    pipeline, bench, cli       for callers and for the command line (`staged`: pruning and training in turns)
+    pipeline, bench, cli       for callers and for the command line (`staged`: with training; `unpacking`)
     goals, curve               pruning to a goal, and accuracy over size: many runs from one set of statistics
 """
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline import calibrate as calibrate
     from onnxprune.pipeline import compress as compress
     from onnxprune.staged import compress_in_stages as compress_in_stages
+    from onnxprune.unpacking import unpack as unpack
 
 _HOMES = {
     "Images": "data",
@@ -49,6 +50,7 @@ _HOMES = {
     "accuracy_curve": "curve",
     "Result": "pipeline",
     "load": "model",
+    "unpack": "unpacking",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "compress_to_goal",
     "finetune",
     "load",
+    "unpack",
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from onnxprune.report import console
+from onnxprune.report import console, terminal
 from onnxprune.report.schema import CompressionReport, LayerRow, MetricChange, Skipped
 
 REPORT = CompressionReport(
@@ -80,20 +80,20 @@ def test_importance_has_no_column_where_there_is_none(capsys: pytest.CaptureFixt
 
 
 def test_warnings_go_to_stderr_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    console.warn("data-free: " + "very " * 60 + "[loud]")
+    terminal.warn("data-free: " + "very " * 60 + "[loud]")
     assert capsys.readouterr() == ("", "warning: data-free: " + "very " * 60 + "[loud]\n")
 
 
 def test_nested_stages_are_shown_together_and_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(console, "_console", lambda stderr: terminal)
-    progress = console.ConsoleProgress()
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(terminal, "screen", lambda stderr: screen)
+    progress = terminal.ConsoleProgress()
     with pytest.raises(KeyError), progress.stage("sweep", 3) as outer:
         outer(1)
         with progress.stage("layer", None) as inner:
             inner(5)
             progress._bars.refresh()
-            shown = terminal.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+            shown = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
             assert "sweep" in shown and "1/3" in shown and "layer" in shown and "5/?" in shown
         raise KeyError
     assert not progress._bars.live.is_started

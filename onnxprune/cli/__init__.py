@@ -1,4 +1,4 @@
-"""The command line, in reading order: `commands`, `parameters`, `files`, `program` (errors)."""
+"""The command line, in reading order: `commands`, `parameters`, `files`, `running`, `program` (errors)."""
 
 from onnxprune.cli.commands import main
 

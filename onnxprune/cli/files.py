@@ -11,6 +11,7 @@ import click
 
 from onnxprune.cli.parameters import NOISE
 from onnxprune.errors import OutputError, UsageError
+from onnxprune.files import replacing
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -109,16 +110,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: it could not be written, with the system's reason.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced, only written to
-            path.write_text(text, encoding="utf-8")
-        else:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror}; make room or give another file"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -19,6 +19,8 @@ from onnxprune.options import RECIPES, Axis, Goal, Options, Training, resolve_tr
 Decorator = Callable[[Any], Any]
 
 NOISE = "noise"  # the data source that is none
+SOURCE = f"a file, a folder, module:object, or '{NOISE}'"
+REPORT = "Write the result as a page to look at (HTML); needs `pip install 'onnxprune[report]'`."
 FILE = click.Path(path_type=Path, readable=False)  # whether it can be read, the library says better
 MODEL = click.argument("model", type=FILE)
 PREPROCESS = click.option(

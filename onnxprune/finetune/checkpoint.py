@@ -18,7 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from onnxprune.errors import OutputError, TrainingError
+from onnxprune.errors import TrainingError
+from onnxprune.files import replacing
 
 FORMAT = "onnxprune-training-1"
 
@@ -55,7 +56,7 @@ class Run:
 
 
 def save(path: Path, run: Run, identity: dict[str, Any]) -> None:
-    """Write to a temporary name and rename.
+    """Write it, whole or not at all.
 
     Raises:
         OutputError: the file cannot be written.
@@ -68,14 +69,8 @@ def save(path: Path, run: Run, identity: dict[str, Any]) -> None:
                 tensors[f"optimizer/{key}/{name}"] = value
     tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "run": json.dumps(identity), "position": json.dumps(asdict(run.position))}
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata=header)
-        temporary.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise OutputError(f"{path}: the checkpoint cannot be written: {error}; make room") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, "the checkpoint") as partial:
+        safetensors.torch.save_file(tensors, partial, metadata=header)
 
 
 def restore(path: Path, run: Run, identity: dict[str, Any]) -> None:

@@ -5,16 +5,12 @@ Results go to stdout; progress, notes and warnings to stderr, so that a pipe get
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from onnxprune.evaluate import Metrics
-from onnxprune.progress import Advance
+from onnxprune.report import words
 from onnxprune.report.schema import (
     BenchReport,
     Calibration,
@@ -22,74 +18,37 @@ from onnxprune.report.schema import (
     FinetuneReport,
     GoalReport,
     Inspection,
-    MetricChange,
     Skipped,
     Spread,
     SweepReport,
     UnpackReport,
 )
-from onnxprune.report.words import count as _count
-from onnxprune.report.words import figure as _figure
-from onnxprune.report.words import names as _names
-from onnxprune.report.words import number as _number
-from onnxprune.report.words import optional as _optional
-from onnxprune.report.words import percent as _percent
-from onnxprune.report.words import shape as _shape
-
-_PIPE_WIDTH = 160  # a pipe has no width: wide enough for node names, narrow enough to read
-
-
-class ConsoleProgress:
-    """Bars with the time left; nested stages are shown under one another and vanish when done."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=_console(stderr=True), transient=True)
-        self._depth = 0
-
-    @contextmanager
-    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
-        """Show a bar for as long as the stage lasts."""
-        if self._depth == 0:
-            self._bars.start()
-        self._depth += 1
-        task = self._bars.add_task(name, total=total)
-
-        def advance(steps: int, note: str = "") -> None:
-            self._bars.advance(task, steps)
-            if note:
-                self._bars.update(task, description=f"{name}, {note}")
-
-        try:
-            yield advance
-        finally:
-            self._bars.remove_task(task)
-            self._depth -= 1
-            if self._depth == 0:
-                self._bars.stop()
-
-
-def warn(message: str) -> None:
-    """One line on stderr that is not to be missed."""
-    _console(stderr=True).print(f"warning: {message}", style="bold yellow", soft_wrap=True)
-
-
-def note(message: str) -> None:
-    """One line on stderr."""
-    _console(stderr=True).print(f"note: {message}", style="dim", soft_wrap=True)
+from onnxprune.report.terminal import screen
 
 
 def print_compression(report: CompressionReport) -> None:
     """Per layer what is kept, then the totals before and after."""
     importance = any(layer.importance is not None for layer in report.layers)
     rows = [
-        (row.name, row.op, _shape(row.shape), _percent(row.kept), *([_number(row.importance)] * importance))
+        (
+            row.name,
+            row.op,
+            words.shape(row.shape),
+            words.percent(row.kept),
+            *([words.number(row.importance)] * importance),
+        )
         for row in report.layers
     ]
     _table(("layer", "op", "shape", "kept", *(["importance"] * importance)), rows, left=2)
     if report.units:
         families = [
-            (row.name, _names(row.readers), f"{row.units:,}", f"{row.kept:,}", _percent(row.kept / row.units))
+            (
+                row.name,
+                words.names(row.readers),
+                f"{row.units:,}",
+                f"{row.kept:,}",
+                words.percent(row.kept / row.units),
+            )
             for row in report.units
         ]
         _table(("units made by", "read by", "units", "kept", ""), families, left=2)
@@ -97,9 +56,9 @@ def print_compression(report: CompressionReport) -> None:
         name = report.metric.name if report.metric is not None else ""
         rounds = [
             (
-                _percent(row.kept_ratio),
-                _optional(name, row.pruned),
-                _optional(name, row.tuned),
+                words.percent(row.kept_ratio),
+                words.optional(name, row.pruned),
+                words.optional(name, row.tuned),
                 f"{row.seconds:.0f}",
             )
             for row in report.stages
@@ -109,19 +68,21 @@ def print_compression(report: CompressionReport) -> None:
         _trials(report.goal)
     _skipped("left alone", report.skipped)
     totals = [
-        ("parameters kept", "100 %", _percent(report.kept_ratio)),
+        ("parameters kept", "100 %", words.percent(report.kept_ratio)),
         ("parameters", f"{report.params_before:,}", f"{report.params_after:,}"),
         ("nonzero parameters", "", f"{report.nonzero_after:,}"),
-        ("MACs per sample", _count(report.macs_before), _count(report.macs_after)),
-        ("bytes", f"{report.bytes_before:,}", _count(report.bytes_after)),
+        ("MACs per sample", words.count(report.macs_before), words.count(report.macs_after)),
+        ("bytes", f"{report.bytes_before:,}", words.count(report.bytes_after)),
     ]
     if report.metric is not None:
         metric = report.metric
-        totals.append((metric.name, _figure(metric.name, metric.before), _figure(metric.name, metric.after)))
+        totals.append(
+            (metric.name, words.figure(metric.name, metric.before), words.figure(metric.name, metric.after))
+        )
     if report.opset_before != report.opset_after:
         totals.append(("opset", str(report.opset_before), str(report.opset_after)))
     _table(("", "before", "after"), totals, left=1)
-    out = _console()
+    out = screen()
     out.print(f"data: {report.data}", soft_wrap=True)
     if report.seconds:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
@@ -131,30 +92,32 @@ def print_compression(report: CompressionReport) -> None:
             "zeros make the file smaller, not onnxruntime faster: the MACs are unchanged", soft_wrap=True
         )
     if report.goal is not None:
-        out.print(_reached(report.goal, report.metric), soft_wrap=True)
+        out.print(words.reached(report.goal), soft_wrap=True)
+        if report.metric is not None and report.metric.interval is not None:
+            out.print(words.interval(report.metric), soft_wrap=True)
     if report.output is not None:
         out.print(f"written: {report.output}", soft_wrap=True)
 
 
 def print_sweep(report: SweepReport) -> None:
     """Every point, by method, below the dense model."""
-    dense = ("dense", "", "100 %", _count(report.macs_before), f"{report.bytes_before:,}")
-    rows = [(*dense, _figure(report.metric, report.dense))]
+    dense = ("dense", "", "100 %", words.count(report.macs_before), f"{report.bytes_before:,}")
+    rows = [(*dense, words.figure(report.metric, report.dense))]
     rows += [
         (
             point.method,
             f"{point.value:g}",
-            _percent(point.kept_ratio),
-            _count(point.macs),
+            words.percent(point.kept_ratio),
+            words.count(point.macs),
             f"{point.bytes:,}",
-            _figure(report.metric, point.metric),
+            words.figure(report.metric, point.metric),
         )
         for point in report.points
     ]
     target = report.points[0].target
     _table(("method", f"--{target}", "kept", "MACs per sample", "bytes", report.metric), rows, left=1)
     _skipped("cannot be", report.skipped)
-    out = _console()
+    out = screen()
     out.print(f"data: {report.data}", soft_wrap=True)
     out.print(f"measured on: {report.measured}", soft_wrap=True)
     out.print("time: " + ", ".join(f"{n} {s:.1f} s" for n, s in report.seconds.items()), soft_wrap=True)
@@ -164,7 +127,7 @@ def print_calibration(calibration: Calibration) -> None:
     """The layers that statistics were gathered of."""
     rows = [(row.name, row.blocked or "", f"{row.positions:,.6g}") for row in calibration.layers]
     _table(("layer", "no gradient, because", "positions"), rows, left=2)
-    out = _console()
+    out = screen()
     drawn = "" if calibration.positions is None else f", at most {calibration.positions:,} positions of each"
     out.print(
         f"{calibration.samples:,} samples{drawn}, loss {calibration.loss}, average {calibration.average}"
@@ -174,7 +137,7 @@ def print_calibration(calibration: Calibration) -> None:
 
 def print_unpacking(report: UnpackReport) -> None:
     """How many weights are dense now, and what that costs."""
-    out = _console()
+    out = screen()
     found = f"{len(report.weights):,} packed weights made dense" if report.weights else "no packed weights"
     out.print(f"{found}: {report.bytes_before:,} → {report.bytes_after:,} bytes")
     out.print(f"written: {report.output}", soft_wrap=True)
@@ -186,8 +149,12 @@ def print_finetuning(report: FinetuneReport) -> None:
     rows = [
         (
             str(row.epoch) if row.epoch else "start",
-            "" if row.loss is None else _number(row.loss),
-            *([] if row.metric is None else [_figure(name, row.metric), "kept" * (row.epoch == report.best)]),
+            "" if row.loss is None else words.number(row.loss),
+            *(
+                []
+                if row.metric is None
+                else [words.figure(name, row.metric), "kept" * (row.epoch == report.best)]
+            ),
         )
         for row in report.epochs
     ]
@@ -195,13 +162,15 @@ def print_finetuning(report: FinetuneReport) -> None:
     _skipped("not trained", report.skipped)
     totals = [
         ("nonzero parameters", "", f"{report.nonzero:,}"),
-        ("bytes", f"{report.bytes_before:,}", _count(report.bytes_after)),
+        ("bytes", f"{report.bytes_before:,}", words.count(report.bytes_after)),
     ]
     if report.metric is not None:
         metric = report.metric
-        totals.append((metric.name, _figure(metric.name, metric.before), _figure(metric.name, metric.after)))
+        totals.append(
+            (metric.name, words.figure(metric.name, metric.before), words.figure(metric.name, metric.after))
+        )
     _table(("", "before", "after"), totals, left=1)
-    out = _console()
+    out = screen()
     out.print(f"objective: {report.objective}", soft_wrap=True)
     out.print(f"data: {report.data}", soft_wrap=True)
     out.print(f"time: {report.seconds:.1f} s on {report.device}", soft_wrap=True)
@@ -216,11 +185,11 @@ def print_inspection(inspection: Inspection) -> None:
         (
             row.name,
             row.op,
-            _shape(row.shape),
+            words.shape(row.shape),
             f"{row.weights:,}",
-            _percent(row.density),
-            _count(row.macs),
-            *([_share(row.importance), _number(row.loss_per_weight)] * known),
+            words.percent(row.density),
+            words.count(row.macs),
+            *([_share(row.importance), words.number(row.loss_per_weight)] * known),
         )
         for row in inspection.layers
     ]
@@ -229,10 +198,10 @@ def print_inspection(inspection: Inspection) -> None:
     families = [
         (
             row.name,
-            _names(row.readers),
+            words.names(row.readers),
             f"{row.units:,}",
             f"{row.parameters:,}",
-            _count(row.macs),
+            words.count(row.macs),
             *([_range(row.costs)] * known),
         )
         for row in inspection.units
@@ -244,7 +213,7 @@ def print_inspection(inspection: Inspection) -> None:
     _skipped("units that stay", inspection.frozen)
     _skipped("changed on loading", inspection.notes)
     prunable = sum(row.weights for row in inspection.layers)
-    out = _console()
+    out = screen()
     out.print(f"inputs: {', '.join(inspection.inputs)}", soft_wrap=True)
     out.print(f"outputs: {', '.join(inspection.outputs)}", soft_wrap=True)
     out.print(
@@ -256,8 +225,8 @@ def print_inspection(inspection: Inspection) -> None:
 
 def print_metrics(metrics: Metrics) -> None:
     """Every figure of one evaluation."""
-    _table(("metric", "value"), [(n, _figure(n, value)) for n, value in metrics.values.items()], left=1)
-    _console().print(f"data: {metrics.data}", soft_wrap=True)
+    _table(("metric", "value"), [(n, words.figure(n, value)) for n, value in metrics.values.items()], left=1)
+    screen().print(f"data: {metrics.data}", soft_wrap=True)
 
 
 def print_bench(report: BenchReport) -> None:
@@ -266,7 +235,7 @@ def print_bench(report: BenchReport) -> None:
         (
             row.model,
             f"{row.bytes:,}",
-            _count(row.macs),
+            words.count(row.macs),
             f"{1e3 * row.load_seconds:,.1f}",
             f"{row.peak_bytes / 1e6:,.1f}",
         )
@@ -284,16 +253,10 @@ def print_bench(report: BenchReport) -> None:
         for row, entry in zip(report.models, batch, strict=True)
     ]
     _table(("model", "batch", "median ms", "10–90 %", "speed-up", "10–90 %"), latencies, left=1)
-    out = _console()
+    out = screen()
     threads = f"{report.threads} thread{'s' * (report.threads > 1)}"
     out.print(f"{report.runs:,} rounds of one call each, {threads}, {report.provider}", soft_wrap=True)
     out.print(f"data: {report.data}", soft_wrap=True)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """A console that takes names with brackets as they are."""
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, markup=False, width=None if terminal else _PIPE_WIDTH)
 
 
 def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -> None:
@@ -303,44 +266,16 @@ def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -
         table.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    _console().print(table)
-    _console().print()
-
-
-_GOALS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "max_drop": ("drop", "{:.4g}".format),
-    "max_bytes": ("bytes", "{:,.0f}".format),
-    "speedup": ("speed-up", "{:.2f}".format),
-}  # what a goal counts, and how it is written
+    screen().print(table)
+    screen().print()
 
 
 def _trials(goal: GoalReport) -> None:
-    what, shown = _GOALS[goal.name]
     rows = [
-        (f"{trial.value:g}", shown(trial.reached), "enough" if trial.enough else "not enough")
+        (f"{trial.value:g}", words.counted(goal, trial.reached), "enough" if trial.enough else "not enough")
         for trial in sorted(goal.trials, key=lambda trial: -trial.value)
     ]
-    _table((f"tried --{goal.target}", what, ""), rows, left=0)
-
-
-def _reached(goal: GoalReport, metric: MetricChange | None) -> str:
-    what, shown = _GOALS[goal.name]
-    flag = goal.name.replace("_", "-")
-    said = (
-        f"--{flag} {shown(goal.asked)}: --{goal.target} {goal.value:g} has a {what} of {shown(goal.reached)}"
-    )
-    if goal.name == "max_bytes":
-        said = (
-            f"--{flag} {shown(goal.asked)}: --{goal.target} {goal.value:g} takes {shown(goal.reached)} bytes"
-        )
-    if goal.interval is not None:
-        low, high = (shown(end) for end in goal.interval)
-        said += f" ({'95 %' if goal.name == 'max_drop' else '10–90 %'}: {low} … {high})"
-    said += f"; measured: {goal.measured}"
-    if metric is not None and metric.interval is not None:
-        low, high = (_figure(metric.name, end) for end in metric.interval)
-        said += f"\n{metric.name} {_figure(metric.name, metric.after)} (95 %: {low} … {high})"
-    return said
+    _table((f"tried --{goal.target}", words.counts(goal), ""), rows, left=0)
 
 
 def _skipped(title: str, entries: Iterable[Skipped]) -> None:
@@ -350,7 +285,7 @@ def _skipped(title: str, entries: Iterable[Skipped]) -> None:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else _percent(value)
+    return "" if value is None else words.percent(value)
 
 
 def _range(costs: tuple[float, ...] | None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import OutputError, RuntimeUnavailableError, UsageError
+from onnxprune.errors import RuntimeUnavailableError, UsageError
+from onnxprune.files import replacing
 from onnxprune.report.schema import SweepReport
 
 _FORMATS = (".svg", ".png", ".pdf")
@@ -40,15 +41,8 @@ def draw(report: SweepReport, path: Path) -> None:
     axes.set(xscale="log", xlabel="bytes of the file", ylabel=report.metric, title=Path(report.model).name)
     axes.grid(alpha=0.3)
     axes.legend()
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
-    try:
-        with matplotlib.rc_context({"svg.fonttype": "none"}):  # text that can be searched and copied
-            figure.savefig(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}; give another file") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, matplotlib.rc_context({"svg.fonttype": "none"}):  # text can be searched
+        figure.savefig(partial)
 
 
 def _matplotlib() -> Any:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from onnxprune.report.schema import GoalReport, MetricChange
+
 _FRACTIONS = ("top1", "top5", "agreement")
 _NAMES_SHOWN = 3
+
+#: By goal: what it counts, how that is written, said of a result, and what its interval is.
+_GOALS = {
+    "max_drop": ("drop", "{:.4g}", "has a drop of {}", "95 %"),
+    "max_bytes": ("bytes", "{:,.0f}", "takes {} bytes", ""),
+    "speedup": ("speed-up", "{:.2f}", "has a speed-up of {}", "10–90 %"),
+}
 
 
 def figure(name: str, value: float) -> str:
@@ -68,3 +77,31 @@ def names(given: Sequence[str]) -> str:
 def shape(sizes: Iterable[int]) -> str:
     """16×3×3×3."""
     return "×".join(str(size) for size in sizes)
+
+
+def counts(goal: GoalReport) -> str:
+    """What a goal counts."""
+    return _GOALS[goal.name][0]
+
+
+def counted(goal: GoalReport, value: float) -> str:
+    """So much of it."""
+    return _GOALS[goal.name][1].format(value)
+
+
+def reached(goal: GoalReport) -> str:
+    """What was asked for, and what was found to reach it."""
+    _, _, said, spread = _GOALS[goal.name]
+    flag, found = goal.name.replace("_", "-"), said.format(counted(goal, goal.reached))
+    text = f"--{flag} {counted(goal, goal.asked)}: --{goal.target} {goal.value:g} {found}"
+    if goal.interval is not None:
+        low, high = (counted(goal, end) for end in goal.interval)
+        text += f" ({spread}: {low} … {high})"
+    return f"{text}; measured: {goal.measured}"
+
+
+def interval(metric: MetricChange) -> str:
+    """A figure of merit with its 95 % interval, which it must have."""
+    assert metric.interval is not None
+    low, high = (figure(metric.name, end) for end in metric.interval)
+    return f"{metric.name} {figure(metric.name, metric.after)} (95 %: {low} … {high})"

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from onnxprune.errors import OutputError, StatisticsError
+from onnxprune.errors import StatisticsError
+from onnxprune.files import replacing
 from onnxprune.statistics.factors import Factor, Gram, Samples
 
 Array = npt.NDArray[Any]
@@ -171,7 +172,7 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
 
 
 def save(statistics: Statistics, path: Path) -> None:
-    """Write to a temporary name and rename.
+    """Write them, whole or not at all.
 
     Raises:
         OutputError: the file cannot be written.
@@ -190,15 +191,8 @@ def save(statistics: Statistics, path: Path) -> None:
         }
     header = {key: getattr(statistics, key) for key in _HEADER}
     meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        safetensors.numpy.save_file(tensors, temporary, metadata=meta)
-        temporary.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise OutputError(f"cannot write statistics to {path}: {error}") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+    with replacing(path, "the statistics") as partial:
+        safetensors.numpy.save_file(tensors, partial, metadata=meta)
 
 
 def load(path: Path) -> Statistics:

@@ -19,6 +19,7 @@ from onnxprune.report.schema import (
     SaliencyMap,
     Skipped,
     StageRow,
+    SweepReport,
     UnitRow,
 )
 
@@ -168,7 +169,30 @@ FINETUNING = FinetuneReport(
     options={"seed": 0, "epochs": 4},
     versions={"onnxprune": "0.1.0", "torch": "2.13.0"},
 )
-RECORDS: dict[str, Record] = {"compression": COMPRESSION, "inspection": INSPECTION, "finetuning": FINETUNING}
+SWEEP = SweepReport(
+    model="net.onnx",
+    sha256="0123456789abcdef" * 4,
+    command="onnxprune sweep net.onnx --ratio 0.5,0.25,0.125 --report page.html",
+    metric="top1",
+    dense=0.92,
+    params_before=1_234_567,
+    macs_before=9_000_000,
+    bytes_before=5_000_001,
+    points=COMPRESSION.curve,
+    skipped=(Skipped(name="mlprune 0.01", reason="more must stay"),),
+    data="data.npz: 100 samples",
+    measured="test.npz: 50 samples, labelled",
+    seconds={"statistics": 1.25},
+    warnings=("few samples",),
+    options={"seed": 3},
+    versions={"onnxprune": "0.1.0"},
+)
+RECORDS: dict[str, Record] = {
+    "compression": COMPRESSION,
+    "inspection": INSPECTION,
+    "finetuning": FINETUNING,
+    "sweep": SWEEP,
+}
 
 
 def spoiled(record: Record) -> Record:

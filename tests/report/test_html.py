@@ -12,7 +12,7 @@ import pytest
 from onnxprune.errors import RuntimeUnavailableError
 from onnxprune.report import html
 from onnxprune.report.html import shapes
-from onnxprune.report.schema import CompressionReport, Record
+from onnxprune.report.schema import CompressionReport, GoalReport, Record
 from report.records import BARE, COMPRESSION, HOSTILE, INSPECTION, LONG, RECORDS, spoiled
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -20,6 +20,7 @@ SECTIONS = {
     "compression": ["curve", "stages", "layers", "units", "weights", "importance", "skipped", "repeat"],
     "inspection": ["layers", "units", "skipped", "frozen", "notes", "repeat"],
     "finetuning": ["epochs", "skipped", "repeat"],
+    "sweep": ["curve", "skipped", "repeat"],
 }
 METHODS = ("mlprune", "magnitude")
 PURE = [f"color-mix(in oklab, var(--kept) {share}%, var(--pruned))" for share in (0, 100)]
@@ -98,6 +99,20 @@ def test_sections_without_data_are_left_out() -> None:
 def test_a_section_goes_with_its_data(field: str, section: str) -> None:
     record = COMPRESSION.model_copy(update={field: getattr(BARE, field)})
     assert set(SECTIONS["compression"]) - set(sections(Page(html.page(record)))) == {section}
+
+
+def test_a_goal_says_what_was_reached() -> None:
+    goal = GoalReport(
+        name="max_drop",
+        asked=0.01,
+        reached=0.004,
+        interval=(-0.002, 0.009),
+        target="ratio",
+        value=0.2,
+        measured="x",
+    )
+    text = "--max-drop 0.01: --ratio 0.2 has a drop of 0.004 (95 %: -0.002 … 0.009); measured: x"
+    assert text in Page(html.page(COMPRESSION.model_copy(update={"goal": goal}))).text
 
 
 def test_an_inspection_without_statistics_says_nothing_of_sensitivity() -> None:

@@ -133,7 +133,7 @@ def test_nan_in_a_file_names_the_layer(tmp_path):
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "absent" / "s", tmp_path / "file" / "s"):
-        with pytest.raises(OutputError, match="cannot write statistics to"):
+        with pytest.raises(OutputError, match="the statistics cannot be written"):
             save(made(), place)
 
 

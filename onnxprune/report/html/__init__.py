@@ -30,7 +30,7 @@ def require() -> None:
 
 
 def page(record: BaseModel) -> str:
-    """The page of a `CompressionReport`, `FinetuneReport` or `Inspection`, as HTML.
+    """The page of a `CompressionReport`, `FinetuneReport`, `SweepReport` or `Inspection`, as HTML.
 
     Raises:
         RuntimeUnavailableError: a package is missing.

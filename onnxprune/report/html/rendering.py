@@ -11,12 +11,20 @@ from pydantic import BaseModel
 
 from onnxprune.report import words
 from onnxprune.report.html import figures, shapes
-from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection, LayerRow, Skipped
+from onnxprune.report.schema import (
+    CompressionReport,
+    FinetuneReport,
+    Inspection,
+    LayerRow,
+    Skipped,
+    SweepReport,
+)
 
 _TEMPLATES: dict[type[BaseModel], str] = {
     CompressionReport: "compression.html",
     FinetuneReport: "finetuning.html",
     Inspection: "inspection.html",
+    SweepReport: "sweep.html",
 }
 
 

@@ -1,0 +1,95 @@
+"""Models side by side, fine-tuned, unpacked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from onnxprune.report.schema.base import MetricChange, Record, Skipped, Spread
+
+
+class Latency(Record):
+    """Seconds of one call on `batch` samples; `speedup` is None for the reference itself.
+
+    A speed-up is the reference's seconds over the model's in the same round: what slows the machine down for
+    a while slows both, and cancels.
+    """
+
+    batch: int
+    seconds: Spread
+    speedup: Spread | None = None
+
+
+class BenchedModel(Record):
+    """One model: its file with external data, MACs of one sample (None where unknown), what it takes to run.
+
+    `load_seconds` and `peak_bytes` (of main memory, beyond the runtime's own) are of a process of its own.
+    """
+
+    model: str
+    bytes: int
+    macs: int | None
+    load_seconds: float
+    peak_bytes: int
+    latency: tuple[Latency, ...]
+
+
+class BenchReport(Record):
+    """Models measured side by side, the first being the reference."""
+
+    models: tuple[BenchedModel, ...]
+    data: str
+    runs: int
+    threads: int
+    provider: str
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default={})
+
+
+class UnpackReport(Record):
+    """A file whose packed weights, by name, were made dense."""
+
+    model: str
+    output: str
+    weights: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+
+class EpochRow(Record):
+    """One epoch: mean training loss (None before the first), the figure measured after it, if any."""
+
+    epoch: int
+    loss: float | None
+    metric: float | None = None
+
+
+class FinetuneReport(Record):
+    """Everything worth saying about one fine-tuning.
+
+    `best` is the epoch whose weights were kept, 0 being the start, None where nothing was measured; `trained`
+    counts parameters, pruned ones included, `nonzero` those of the result that are not zero. `command` as in
+    a compression.
+    """
+
+    model: str
+    sha256: str | None = None
+    command: str | None = None
+    teacher: str | None = None
+    output: str | None = None
+    objective: str
+    epochs: tuple[EpochRow, ...]
+    best: int | None = None
+    metric: MetricChange | None = None
+    trained: int
+    nonzero: int
+    bytes_before: int
+    bytes_after: int | None = None
+    skipped: tuple[Skipped, ...] = ()
+    data: str
+    device: str
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    options: dict[str, Any] = Field(default={})
+    versions: dict[str, str] = Field(default={})
