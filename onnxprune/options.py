@@ -91,7 +91,8 @@ class Options(BaseModel):
                 raise ValueError(f"give one of --{first} and --{second}, not both")
         if not (self.prunes_weights or self.prunes_units):
             raise ValueError(
-                "say what to prune: --ratio or --pattern for weights, --units or --macs for units"
+                "say what to prune: --ratio or --pattern for weights, --units or --macs for units, or a goal "
+                "such as --max-drop"
             )
         if self.macs is not None and self.scope == "layer":
             raise ValueError("--macs is a budget of the whole network; use --scope global, or --units")
