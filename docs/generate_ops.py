@@ -39,7 +39,7 @@ An operator may be known to one part and not to another.
 
 | column | table | an empty cell means |
 | --- | --- | --- |
-| layer: its weights can be pruned | `KINDS` in `onnxprune/layers.py` | it has no weights, or they stay |
+| layer: its weights can be pruned | `KINDS` in `onnxprune/layers` | it has no weights, or they stay |
 | gradient: the module of its rule; *zero*: none by definition | `VJP` and `NO_GRADIENT` in \
 `onnxprune/gradient/rules` | no gradient reaches what is in front of it |
 | units: the rule that ties what must be cut together | `RULES` in `onnxprune/units` | \

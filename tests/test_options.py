@@ -43,7 +43,7 @@ def test_options_do_not_change_and_survive_json():
     [
         (
             {},
-            r"^say what to prune: --ratio or --pattern for weights, --units or --macs for units, or a goal such",
+            r"^say what to prune: --ratio or --pattern for weights, .* or a goal such as --max-drop$",
         ),
         ({"ratio": 0.5, "pattern": "2:4"}, r"^give one of --ratio and --pattern, not both$"),
         ({"units": 0.5, "macs": 0.5}, r"^give one of --units and --macs, not both$"),
