@@ -64,6 +64,15 @@ def test_a_penalty_is_that_of_the_file_the_command_line_would_write(network, len
         assert penalty == pytest.approx(want, abs=1e-5)
 
 
+def test_random_units_were_the_same_at_every_moment_of_training(network, lenet_5):
+    penalties = script("penalties")
+    data = arrays(ROOT / "calibration" / "lenet_5.npz")
+    later = penalties.Network(lenet_5, data, None, network.groups, 0, 391)
+    setting, method = penalties.Setting("second", 0.5), penalties.Method("rand", "zero")
+    one, other = (set(each.cut(setting, method).units().tolist()) for each in (network, later))
+    assert len(one) == len(other) and one != other
+
+
 def test_random_units_differ_between_settings_and_not_between_replacements(network):
     penalties = script("penalties")
     setting = penalties.Setting("second", 0.5)

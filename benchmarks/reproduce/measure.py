@@ -135,7 +135,8 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             test = sample("test", _TEST_IMAGES, seed) if seed in args.test_seeds else None
-            rows = measure(Network(file, sample("train", _IMAGES, seed), test, LAYERS, seed), part, key)
+            network = Network(file, sample("train", _IMAGES, seed), test, LAYERS, seed, step)
+            rows = measure(network, part, key)
             append(path, rows)
             print(f"{args.net} {key}: {len(rows)} rows, {time.perf_counter() - start:.0f} s", flush=True)
 

@@ -34,6 +34,7 @@ SCORES: tuple[Score, ...] = ("abs_mrs", "abs_rs", "norm", "rand", "mrs", "rs")  
 
 _BATCH = 50  # `evaluate` runs the first batch twice
 _DRAWS = 1000  # settings of a network that have random units of their own
+_SEEDS = 1000
 
 #: Groups of layers by the names of their weights; None is every layer with units.
 Groups = Mapping[str, tuple[str, ...] | None]
@@ -73,11 +74,14 @@ class Network:
         test: others, for penalties alone; None for none.
         groups: what settings may name.
         seed: of random units and sampled labels.
+        moment: of training; random units are drawn anew at each.
     """
 
-    def __init__(self, path: Path, train: Arrays, test: Arrays | None, groups: Groups, seed: int) -> None:
+    def __init__(
+        self, path: Path, train: Arrays, test: Arrays | None, groups: Groups, seed: int, moment: int = 0
+    ) -> None:
         self.model = load(path)
-        self.groups, self.seed = groups, seed
+        self.groups, self.seed, self.moment = groups, seed, moment
         inputs = self.model.ir.graph.inputs
         self.train = open_data(train, inputs, batch_size=_BATCH)
         self.data = [self.train]
@@ -154,7 +158,8 @@ class Network:
     def _order(self, method: Method, draw: int) -> Cut:
         # what takes a unit's place changes the order by K-FAC alone
         replaced = method.replace if method.score == "kfac" else "zero"
-        seed = self.seed * _DRAWS + draw if method.score == "rand" else self.seed
+        drawn = (self.moment * _SEEDS + self.seed) * _DRAWS + draw
+        seed = drawn if method.score == "rand" else self.seed
         key = method.score, replaced, seed
         if key not in self._orders:
             evidence = Evidence(self.train, self.statistics, self.how, Silent())

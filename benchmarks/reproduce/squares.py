@@ -56,7 +56,7 @@ def main() -> None:
     for seed in args.seeds:
         files = checkpoints(args.net, seed, args.cache)
         for step in (step for step in files if PARTS["course"].at(step, max(files))):
-            network = Network(files[step], sample("train", _IMAGES, seed), None, LAYERS, seed)
+            network = Network(files[step], sample("train", _IMAGES, seed), None, LAYERS, seed, step)
             rows += [(seed, step, score, unit, f"{square:.5g}") for score, unit, square in chosen(network)]
     with (args.results / f"squares_{args.net}.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
