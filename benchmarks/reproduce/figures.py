@@ -142,28 +142,30 @@ def selected(rows: Rows, score: str, since: int, units: int = 64) -> tuple[list[
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: drawn from the rows of `<source>_<net>.csv`, of one part where the file has several."""
+    """One figure, drawn from `<source>_<net>.csv` if that has rows with the value that `where` says."""
 
     title: str
     draw: Callable[[Any, Rows], None]
     source: str = "penalties"
-    part: str | None = None
+    where: tuple[str, str] | None = None
 
 
 _DURING = "Penalties during training, 10 % of {} (solid: mean, dotted: zero)"
 _CHOSEN = "Units of conv2 chosen at least once"
 FIGURES: Mapping[str, Figure] = {
-    "fig2": Figure(_DURING.format("every layer"), over_training("all"), part="course"),
-    "fig3": Figure("Mean replacement against zero", scatter, part="paper"),
+    "fig2": Figure(_DURING.format("every layer"), over_training("all"), where=("part", "course")),
+    "fig3": Figure("Mean replacement against zero", scatter, where=("part", "paper")),
     **{
-        f"fig4_{n}": Figure(f"Mean against zero after {n} steps of fine-tuning", tuned(n), "retraining")
+        f"fig4_{n}": Figure(
+            f"Mean against zero after {n} steps of fine-tuning", tuned(n), "retraining", ("after", str(n))
+        )
         for n in (10, 100, 500)
     },
-    "fig5": Figure("Performance profiles (solid: mean, dotted: zero)", profiles, part="paper"),
-    "fig6a": Figure(_DURING.format("conv2"), over_training("mid conv"), part="course"),
+    "fig5": Figure("Performance profiles (solid: mean, dotted: zero)", profiles, where=("part", "paper")),
+    "fig6a": Figure(_DURING.format("conv2"), over_training("mid conv"), where=("part", "course")),
     "fig6b": Figure("Outputs of the units of conv2 that are chosen", squares, "squares"),
-    "fig7a": Figure(_CHOSEN, chosen(0), part="course"),
-    "fig7b": Figure(f"{_CHOSEN}, second half of training", chosen(1955), part="course"),
+    "fig7a": Figure(_CHOSEN, chosen(0), where=("part", "course")),
+    "fig7b": Figure(f"{_CHOSEN}, second half of training", chosen(1955), where=("part", "course")),
 }
 
 
@@ -176,7 +178,7 @@ def main() -> None:
     matplotlib.rcParams.update({"svg.hashsalt": "onnxprune", "svg.fonttype": "none", "font.size": 9})
     for name, figure in FIGURES.items():
         rows = read(args.results / f"{figure.source}_{args.net}.csv")
-        if not any(figure.part in (None, row.get("part")) for row in rows):
+        if not any(figure.where is None or row[figure.where[0]] == figure.where[1] for row in rows):
             print(f"{name}: nothing measured yet; see `{figure.source.replace('penalties', 'measure')}`")
             continue
         canvas, axes = pyplot.subplots(figsize=(5.2, 3.6), layout="constrained")
