@@ -25,7 +25,7 @@ from onnxprune.prepared import Candidate, Prepared
 from onnxprune.progress import Progress
 from onnxprune.prune import make_plan
 from onnxprune.report import schema
-from onnxprune.report.compression import describe
+from onnxprune.report.compression import describe, sizes_of
 from onnxprune.statistics import Gathering, Statistics, collect
 from onnxprune.statistics import save as save_statistics
 from onnxprune.statistics.opening import open_calibration
@@ -195,13 +195,13 @@ def curve_point(
     prepared: Prepared, candidate: Candidate, target: Axis, value: float, metric: float
 ) -> schema.CurvePoint:
     """A candidate that reached so much of the metric, as a point on a curve, its bytes those of a file."""
-    report = finish(prepared, candidate, None, None).report
+    sizes = sizes_of(prepared.model, candidate.pruned, candidate.statistics)
     return schema.CurvePoint(
         method=candidate.options.recipe,
         target=target,
         value=value,
-        kept_ratio=report.kept_ratio,
-        macs=report.macs_after,
+        kept_ratio=sizes.kept_ratio,
+        macs=sizes.macs_after,
         bytes=packed_bytes(candidate.model, candidate.options.pack, metadata(candidate.options)),
         metric=metric,
     )

@@ -27,7 +27,10 @@ def load_object(spec: str) -> Any:
     module, found, path = spec.partition(":")
     if not (module and found and path):
         raise UsageError(f"{spec!r} is not MODULE:OBJECT, such as my_metrics:word_accuracy")
-    loaded = _imported(module, spec)
+    with user_code(f"importing {module!r}"):
+        loaded = module_here(module)
+    if isinstance(loaded, str):
+        raise UsageError(f"{spec!r}: no module {loaded!r} in {os.getcwd()} or the environment")
     try:
         return reduce(getattr, path.split("."), loaded)
     except AttributeError as error:
@@ -54,15 +57,17 @@ def user_code(what: str) -> Iterator[None]:
         raise PluginError(f"{what} failed: {said} ({where})") from error
 
 
-def _imported(module: str, spec: str) -> Any:
+def module_here(module: str) -> Any:
+    """The module, looked for in the working directory first; where it is not there, the name that is missing.
+
+    What the module itself raises when it is imported comes through as it is.
+    """
     here = os.getcwd()
     if here not in sys.path:  # for good: what it imports later, inside functions, lies there too
         sys.path.insert(0, here)
     try:
-        with user_code(f"importing {module!r}"):
-            return import_module(module)
-    except PluginError as error:
-        missing = error.__cause__
-        if isinstance(missing, ModuleNotFoundError) and f"{module}.".startswith(f"{missing.name}."):
-            raise UsageError(f"{spec!r}: no module {missing.name!r} in {here} or the environment") from error
-        raise
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        return error.name

@@ -36,7 +36,7 @@ def require_pillow() -> None:
         RuntimeUnavailableError: Pillow is not installed.
     """
     try:
-        import PIL.Image  # noqa: F401
+        import PIL.Image  # noqa: F401  # to say at once, and clearly, that it is not there
     except ImportError as error:
         raise RuntimeUnavailableError(
             "reading images needs Pillow, which is not installed; pip install 'onnxprune[images]'"

@@ -6,10 +6,8 @@ no sequence, or from an object named on the command line.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from onnxprune.data.inputs import Array
 from onnxprune.data.storage import Storage
 from onnxprune.errors import DataError, OnnxPruneError, UsageError
+from onnxprune.plugins import module_here
 
 ACCEPTED = (
     "give a file, a folder, an array, mappings from input name to array, or a reader whose get_next() gives "
@@ -82,16 +81,10 @@ def imported(name: str) -> Any:
         DataError: the module raised something.
     """
     module, _, path = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     with _told(f"{name}: importing it"):
-        try:
-            found = import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise
-            raise UsageError(f"{name}: there is no module {error.name!r} in {here}, nor installed") from error
+        found = module_here(module)
+    if isinstance(found, str):
+        raise UsageError(f"{name}: there is no module {found!r} in {Path.cwd()}, nor installed")
     for attribute in path.split("."):
         if not hasattr(found, attribute):
             raise UsageError(f"{name}: {module} has no {attribute!r}; name a reader, a function, or feeds")

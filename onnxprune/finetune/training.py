@@ -139,7 +139,7 @@ class Trainer:
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
         loss = self._loss(module, share)
         self.run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types
         if options.clip is not None:
             nn.utils.clip_grad_norm_(self.run.parameters.values(), options.clip)
         self.run.optimizer.step()

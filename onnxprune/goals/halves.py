@@ -27,10 +27,11 @@ def halves(data: Data, seed: int) -> tuple[Data, Data]:
     if classes is not None:
         order = order[np.argsort(classes[order], kind="stable")]
     ends = np.cumsum([len(part.rows) for part in data.parts])[:-1]
-    return tuple(  # type: ignore[return-value]  # of two
+    first, second = (
         _chosen(data, np.split(np.isin(np.arange(data.count), order[start::2]), ends), use)
         for start, use in ((0, "searched on"), (1, "held back"))
     )
+    return first, second
 
 
 def _classes(data: Data) -> Rows | None:

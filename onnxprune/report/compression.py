@@ -5,18 +5,49 @@ from __future__ import annotations
 import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxprune.cut import Cut
 from onnxprune.data import Data
 from onnxprune.layers import Layer, find_layers
-from onnxprune.model import Model, parameters
+from onnxprune.model import Model, parameter_count, parameters
 from onnxprune.options import Options
 from onnxprune.prune import Pruned
 from onnxprune.report import schema
 from onnxprune.report.bins import histogram, saliency_map
 from onnxprune.statistics import Statistics
+
+
+class Sizes(NamedTuple):
+    """Parameters and MACs of a sample (None where unknown) of the dense model and of the pruned one."""
+
+    params_before: int
+    params_after: int
+    nonzero_after: int
+    macs_before: int | None
+    macs_after: int | None
+
+    @property
+    def kept_ratio(self) -> float:
+        """The share of the dense model's parameters that is not zero."""
+        return self.nonzero_after / self.params_before
+
+
+def sizes_of(loaded: Model, pruned: Pruned, statistics: Statistics | None) -> Sizes:
+    """What the dense and the pruned model take; arguments as for `describe`."""
+    after = parameters(pruned.model)
+    before_layers, after_layers = _layers(loaded.ir), _layers(pruned.model)
+    positions = _positions(before_layers, statistics)
+    return Sizes(
+        parameter_count(loaded),
+        sum(tensor.size for tensor in after.values()),
+        sum(int(np.count_nonzero(tensor.numpy())) for tensor in after.values()),
+        _macs(before_layers, positions),
+        _macs(after_layers, positions),
+    )
 
 
 def describe(
@@ -37,21 +68,13 @@ def describe(
         data: the calibration data.
         options: all of them.
     """
-    total = sum(tensor.size for tensor in parameters(loaded.ir).values())
-    after = parameters(pruned.model)
-    nonzero = sum(int(np.count_nonzero(tensor.numpy())) for tensor in after.values())
-    before_layers = {layer.name: layer for layer in find_layers(loaded.ir.graph)}
-    after_layers = {layer.name: layer for layer in find_layers(pruned.model.graph)}
-    positions = _positions(before_layers, statistics)
+    sizes = sizes_of(loaded, pruned, statistics)
+    before_layers, after_layers = _layers(loaded.ir), _layers(pruned.model)
     return schema.CompressionReport(
         model=str(loaded.path or "model"),
         sha256=loaded.sha256,
-        kept_ratio=nonzero / total,
-        params_before=total,
-        params_after=sum(tensor.size for tensor in after.values()),
-        nonzero_after=nonzero,
-        macs_before=_macs(before_layers, positions),
-        macs_after=_macs(after_layers, positions),
+        kept_ratio=sizes.kept_ratio,
+        **sizes._asdict(),
         bytes_before=loaded.bytes,
         layers=tuple(
             layer_row(layer, after_layers.get(name), pruned.importance.get(name))
@@ -95,6 +118,10 @@ def layer_row(before: Layer, after: Layer | None, importance: float | None) -> s
         importance=importance,
         histogram=histogram(dense, pruned),
     )
+
+
+def _layers(model: ir.Model) -> dict[str, Layer]:
+    return {layer.name: layer for layer in find_layers(model.graph)}
 
 
 def _positions(layers: dict[str, Layer], statistics: Statistics | None) -> dict[str, float | None]:

@@ -109,7 +109,7 @@ def _prelu(x: Tensor, slope: Tensor) -> Tensor:
 
 
 def _stacked(operands: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*operands))  # type: ignore[no-untyped-call]
+    return torch.stack(torch.broadcast_tensors(*operands))  # type: ignore[no-untyped-call]  # torch has no types
 
 
 def _max(*operands: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def _unsqueeze(x: Tensor, axes: Integers) -> Tensor:
 
 
 def _expand(x: Tensor, shape: Integers) -> Tensor:
-    wide = torch.broadcast_shapes(x.shape, tuple(integers(shape)))  # type: ignore[no-untyped-call]
+    wide = torch.broadcast_shapes(x.shape, tuple(integers(shape)))  # type: ignore[no-untyped-call]  # torch has no types
     return x.expand(wide)
 
 
@@ -106,7 +106,7 @@ def _pad_axis(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tenso
         return x
     size = x.shape[axis]
     kept = np.arange(max(-before, 0), size - max(-after, 0))
-    sources = np.pad(kept, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload]
+    sources = np.pad(kept, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload]  # a str
     return x.index_select(axis, torch.from_numpy(sources).to(x.device))
 
 
