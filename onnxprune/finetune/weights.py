@@ -108,7 +108,7 @@ def to_constant(weight: Tensor, before: ir.TensorProtocol) -> ir.TensorProtocol:
     host = weight.detach().cpu()
     if host.dtype == torch.bfloat16:  # numpy has no such type
         host = host.float()
-    array: npt.NDArray[Any] = host.numpy().astype(before.dtype.numpy())
+    array: npt.NDArray[Any] = host.numpy().astype(before.dtype.numpy(), order="C")
     if np.array_equal(array, before.numpy()):  # to the sign of zeros
         return before
     return ir.tensor(array, dtype=before.dtype, name=before.name)
