@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon, quadratic_product
-from onnxprune.refit import largest
+from onnxprune.rounds import largest
 from onnxprune.saliency import saliency
 from onnxprune.statistics import Gram, LayerStatistics, damping_pair
 

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, geometric
-from onnxprune.statistics import LayerStatistics
+from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, some_outputs
+from onnxprune.rounds import geometric
+from onnxprune.statistics import Gram, LayerStatistics
 
 Array = npt.NDArray[Any]
 
@@ -32,6 +33,7 @@ SMALL = 0.02  # share of the budget that the smallest layers may take whole
 _FEW_RIDGE = 1.0
 _TRUST = 0.75  # exponent of the least-loss fraction in `balanced`; the rest is uniform
 _ROUNDS_BETWEEN = 3  # rounds from one density of a curve to the next
+_OUTPUTS = 1024  # output units that a curve is measured on at most; at 128 of 500 it is off by 15 to 40 %
 
 
 def rounded(fractions: Array, sizes: Array, budget: int, least: Array, most: Array) -> npt.NDArray[np.int64]:
@@ -76,6 +78,8 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
     Returns:
         float64, one entry a density, in the order of `DENSITIES`.
     """
+    outputs, every = some_outputs(weights.shape[1], _OUTPUTS), weights.shape[1]
+    weights = weights[:, outputs]
     problem = dense_problem(weights, statistics, has_bias)
     few = statistics.activations.weight < FEW_ROWS * weights.shape[2]
     refit = Refit(problem, weights, _FEW_RIDGE if few else RIDGE)
@@ -85,11 +89,23 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
         count = max(1, round(density * weights.size))
         kept, current = choose(refit, current, kept, geometric(int(kept.sum()), count, _ROUNDS_BETWEEN))
         delta = current - weights
-        error = problem.gram.times(delta)
-        if statistics.gradients is not None:
-            delta = statistics.gradients.times(delta.transpose(0, 2, 1)).transpose(0, 2, 1)
-        losses.append(0.5 * statistics.positions * max(float(np.vdot(delta, error)), 0.0))
+        products = problem.gram.times(delta) @ delta.transpose(0, 2, 1)
+        losses.append(0.5 * statistics.positions * _traced(statistics.gradients, products, outputs, every))
     return np.array(losses[::-1])
+
+
+def _traced(gradients: Gram | None, products: Array, outputs: npt.NDArray[np.int64], every: int) -> float:
+    """tr(G P), P being Δ A Δᵀ [groups, d_out, d_out], from what P has of the `outputs` drawn; not below zero.
+
+    Unbiased: of the diagonal drawn / every is seen, of the pairs off it their square, nearly.
+    """
+    diagonal, drawn = np.einsum("gii->gi", products), len(outputs)
+    if gradients is None:
+        return float(diagonal.sum()) * every / drawn
+    known = gradients.total[:, outputs[:, None], outputs] / gradients.weight
+    own = float(np.einsum("gii,gi->", known, diagonal))
+    pairs = float(np.einsum("gij,gij->", known, products)) - own
+    return max(own * every / drawn + pairs * (every * (every - 1)) / max(drawn * (drawn - 1), 1), 0.0)
 
 
 def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Problem:

@@ -28,8 +28,8 @@ from onnxprune.options import Options
 from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.plan import Plan
 from onnxprune.ranking import by_ranking, dense_scores, operate, wished
-from onnxprune.refit import ROUNDS, Round, geometric, patterned
 from onnxprune.regrowth import regrown
+from onnxprune.rounds import ROUNDS, Round, geometric, patterned
 from onnxprune.sweep import sweep
 from onnxprune.task import Array, Masks, Task
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnxprune import allocation
 from onnxprune.layers import Layer, find_layers
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
-from onnxprune.refit import largest, n_of_m
+from onnxprune.rounds import highest, largest, n_of_m
 from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
 from onnxprune.statistics import Statistics
 from onnxprune.task import Array, Masks, Task
@@ -137,15 +137,11 @@ def scores_of(task: Task, layers: Iterable[Layer], statistics: Statistics | None
 def best_of_all(scores: Mapping[str, Array], count: int, least: Mapping[str, int]) -> Masks:
     """Exactly `count` weights with the highest scores over all layers, no layer below its floor."""
     flat = {name: score.reshape(-1) for name, score in scores.items()}
-    ranked = {name: np.argsort(-score, kind="stable") for name, score in flat.items()}
-    lifted = []
-    for name, score in flat.items():
-        raised = score.astype(np.float64).copy()
-        raised[ranked[name][: least.get(name, 0)]] = np.inf
-        lifted.append(raised)
-    joined = np.concatenate(lifted)
-    chosen = np.zeros(joined.size, dtype=bool)
-    chosen[np.argsort(-joined, kind="stable")[:count]] = True
+    lifted = [
+        np.where(highest(score, least.get(name, 0)), np.inf, score.astype(np.float64))
+        for name, score in flat.items()
+    ]
+    chosen = highest(np.concatenate(lifted), count)
     bounds = np.cumsum([score.size for score in flat.values()])[:-1]
     parts = np.split(chosen, bounds)
     return {name: part.reshape(scores[name].shape) for name, part in zip(flat, parts, strict=True)}

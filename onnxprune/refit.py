@@ -11,10 +11,10 @@ last fit is exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,18 @@ import numpy.typing as npt
 import scipy.linalg
 
 from onnxprune.errors import StatisticsError
+from onnxprune.rounds import Round
 from onnxprune.solve import conjugate_gradients
 from onnxprune.statistics import Factor, Gram
 from onnxprune.statistics.factors import Damped
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-Round = Callable[[Array, Mask], Mask]
 
-ROUNDS = 32  # for the whole way from dense to pruned; steps share them
 _STEPS_BETWEEN = 6  # conjugate-gradient steps after a round
 _STEPS_LAST = 200  # where Cholesky would be dearer
 _EXACT_FLOPS = 2e10  # Cholesky up to here: a second or two
+_EXACT_SHARE = 0.5  # or up to this share of what `_STEPS_LAST` products cost; iterations may stop earlier
 RIDGE = 1e-4  # relative to the mean diagonal, where rows are plenty
 FEW_ROWS = 20  # a column; with fewer, least squares fits the rows themselves and RIDGE is too weak
 _RAISES = 4  # tenfold each: from the smallest ridge to about the mean diagonal itself
@@ -56,6 +56,11 @@ class Problem:
     mean_x: Array
     mean_t: Array
     variance: Array
+
+    def of(self, outputs: npt.NDArray[np.int64]) -> Problem:
+        """The same for some of the output units."""
+        parts = self.cross[:, outputs], self.mean_x, self.mean_t[:, outputs], self.variance[:, outputs]
+        return Problem(self.gram, *parts)
 
     def bias(self, weights: Array) -> Array:
         """t̄ − W x̄, [groups, d_out]."""
@@ -148,7 +153,9 @@ class Refit:
             float64 [groups, d_out, d_in], zero where not kept.
         """
         blocks = _blocks(kept)
-        if not isinstance(self.problem.gram, Gram) or sum(b.flops for b in blocks) > _EXACT_FLOPS:
+        iterations = 2.0 * _STEPS_LAST * weights.size * weights.shape[2]  # flops
+        dear = sum(b.flops for b in blocks) > max(_EXACT_FLOPS, _EXACT_SHARE * iterations)
+        if dear or not isinstance(self.problem.gram, Gram):
             return self._by_iteration(weights, kept)
         fitted = np.zeros_like(weights)
         matrices = self.problem.gram.mean()
@@ -235,47 +242,8 @@ def choose(refit: Refit, weights: Array, kept: Mask, rounds: Sequence[Round]) ->
     return kept, weights
 
 
-def geometric(start: int, count: int, rounds: int) -> list[Round]:
-    """Rounds from `start` weights to `count`, each keeping the same share."""
-    goals = [round(start * (max(count, 0.5) / start) ** (done / rounds)) for done in range(1, rounds)]
-    return [partial(largest, count=goal) for goal in (*goals, count)]
-
-
-def patterned(kept: int, of: int, kernel: int) -> list[Round]:
-    """Rounds that end with `kept` weights of every `of` consecutive channels, one weight less a round."""
-    return [
-        partial(n_of_m, kept=remaining, of=of, kernel=kernel) for remaining in range(of - 1, kept - 1, -1)
-    ]
-
-
-def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mask:
-    """N:M sparsity along the input channels, at every kernel position; channels beyond the last whole M stay.
-
-    Args:
-        scores: [groups, d_out, channels · kernel].
-        allowed: mask of the same shape.
-        kept: N.
-        of: M.
-        kernel: kernel positions a channel.
-
-    Returns:
-        bool [groups, d_out, channels · kernel], False wherever not allowed.
-    """
-    groups, d_out, d_in = scores.shape
-    channels = d_in // kernel
-    whole = channels // of * of
-    shaped = np.where(allowed, scores, -1.0).reshape(groups, d_out, channels, kernel)
-    blocks = shaped[:, :, :whole].reshape(groups, d_out, whole // of, of, kernel)
-    ranks = np.argsort(np.argsort(-blocks, axis=3, kind="stable"), axis=3, kind="stable")
-    mask = np.ones(shaped.shape, dtype=bool)
-    mask[:, :, :whole] = (ranks < kept).reshape(groups, d_out, whole, kernel)
-    return mask.reshape(scores.shape) & allowed
-
-
-def largest(scores: Array, allowed: Mask, count: int) -> Mask:
-    """Mask of exactly `count` highest scores among `allowed` (all if there are fewer); ties by position."""
-    flat = np.where(allowed, scores, -np.inf).reshape(-1)
-    count = min(count, int(allowed.sum()))
-    mask = np.zeros(flat.size, dtype=bool)
-    mask[np.argsort(-flat, kind="stable")[:count]] = True
-    return mask.reshape(scores.shape)
+def some_outputs(outputs: int, most: int) -> npt.NDArray[np.int64]:
+    """All output units of a layer, or `most` of them, drawn: what a choice of a layer as a whole needs."""
+    if outputs <= most:
+        return np.arange(outputs)
+    return np.sort(np.random.default_rng(0).choice(outputs, most, replace=False))

@@ -1,11 +1,22 @@
 """Allocation: exact sums within bounds, curves that fall, and fractions that are optimal for them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from onnxprune.allocation import DENSITIES, balanced, dense_problem, least_loss, loss_curve, rounded, smallest
+from onnxprune.allocation import (
+    DENSITIES,
+    _traced,
+    balanced,
+    dense_problem,
+    least_loss,
+    loss_curve,
+    rounded,
+    smallest,
+)
 from onnxprune.statistics import Gram, LayerStatistics, Samples
 
 
@@ -97,6 +108,20 @@ def test_curves_fall_to_about_nothing(gradients, samples):
     g = statistics.gradients.mean()[0] if gradients else np.eye(5)
     everything = 0.5 * 3 * np.trace(g @ weights[0] @ problem.gram.mean()[0] @ weights[0].T)
     assert 0.5 * everything < curve[0] <= everything * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_curve_from_some_of_the_outputs_is_right_on_average(gradients):
+    """Over all draws of 3 of 5 units the mean of the estimates is the whole."""
+    rng = np.random.default_rng(1)
+    delta, g = rng.standard_normal((1, 5, 12)), rng.standard_normal((1, 40, 5)) + 1.0
+    products, gram = delta @ delta.transpose(0, 2, 1), Gram(g.transpose(0, 2, 1) @ g, 40.0)
+    known = gram if gradients else None
+    drawn = [np.array(chosen) for chosen in itertools.combinations(range(5), 3)]
+    found = [_traced(known, products[:, rows[:, None], rows], rows, 5) for rows in drawn]
+    wanted = np.trace((gram.mean()[0] if gradients else np.eye(5)) @ products[0])
+    assert min(found) > 0  # none was raised to zero
+    assert np.mean(found) == pytest.approx(wanted, rel=1e-12)  # sums of a few float64
 
 
 def test_a_louder_gradient_costs_by_its_square():

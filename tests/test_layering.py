@@ -40,7 +40,7 @@ LAYERS = (
     ("session",),
     ("model",),
     ("normalise", "metric"),
-    ("edits", "emit", "files", "intervals", "options", "plugins", "progress", "reading", "solve"),
+    ("edits", "emit", "files", "intervals", "options", "plugins", "progress", "reading", "rounds", "solve"),
     ("errors",),
 )
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}

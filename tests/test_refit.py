@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from onnxprune import refit as module
 from onnxprune.errors import StatisticsError
-from onnxprune.refit import Problem, Refit, choose, geometric, largest, n_of_m, patterned
+from onnxprune.refit import Problem, Refit, choose, some_outputs
+from onnxprune.rounds import geometric, highest, largest, n_of_m, patterned, thinned
 from onnxprune.statistics import Gram, Samples
 from onnxprune.sweep.moments import Moments
 
@@ -64,6 +65,7 @@ def test_where_cholesky_is_too_dear_conjugate_gradients_find_the_same(monkeypatc
     refit = Refit(moments.problem(True), reference)
     by_rows = refit.exact(reference, kept)
     monkeypatch.setattr(module, "_EXACT_FLOPS", 0.0)
+    monkeypatch.setattr(module, "_EXACT_SHARE", 0.0)
     np.testing.assert_allclose(
         refit.exact(reference, kept), by_rows, atol=1e-5
     )  # a residual of 1e-8, condition 1e3
@@ -133,6 +135,34 @@ def test_largest_keeps_an_exact_count_of_the_best_allowed(seed, count, density, 
     assert mask.sum() == min(count, allowed.sum()) and not (mask & ~allowed).any()
     if mask.any() and (allowed & ~mask).any():
         assert scores[mask].min() >= scores[allowed & ~mask].max()
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 12, 13])
+def test_highest_takes_what_a_stable_sort_would(count):
+    scores = np.array([2.0, -np.inf, 1, 3, 1, np.inf, 1, 2, -np.inf, 1, np.inf, 0])
+    sorted_first = np.zeros(12, dtype=bool)
+    sorted_first[np.argsort(-scores, kind="stable")[:count]] = True
+    np.testing.assert_array_equal(highest(scores, count), sorted_first)
+
+
+def test_thinned_rounds_keep_the_share_of_weights_and_the_pattern():
+    scores, kept = np.random.default_rng(0).random((1, 8, 16)), np.ones((1, 8, 16), bool)
+    for leave, half in zip(geometric(128, 40, 3), thinned(geometric(128, 40, 3), 0.5), strict=True):
+        kept = leave(scores, kept)
+        few = half(scores[:, :4], np.ones((1, 4, 16), bool))
+        assert few.sum() == round(0.5 * kept.sum())
+    (pattern,) = thinned(patterned(3, 4, 1), 0.5)
+    assert (pattern(scores[:, :4], np.ones((1, 4, 16), bool)).reshape(4, 4, 4).sum(2) == 3).all()
+
+
+def test_a_problem_of_some_outputs_is_that_of_their_rows():
+    _, _, moments = layer()
+    some = some_outputs(4, 2)
+    assert len(set(some)) == 2 and list(some_outputs(4, 4)) == [0, 1, 2, 3]
+    kept, reference = np.random.default_rng(1).random((2, 4, 6)) < 0.6, np.ones((2, 4, 6))
+    whole = Refit(moments.problem(True), reference).exact(reference, kept)
+    part = Refit(moments.problem(True).of(some), reference[:, some]).exact(reference[:, some], kept[:, some])
+    np.testing.assert_allclose(part, whole[:, some], atol=1e-12)  # the same factorisations
 
 
 def test_ties_go_by_position():

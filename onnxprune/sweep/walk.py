@@ -30,7 +30,8 @@ from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
 from onnxprune.reading import ancestors
-from onnxprune.refit import Refit, Round, choose
+from onnxprune.refit import Refit, choose
+from onnxprune.rounds import Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
 from onnxprune.sweep.frontier import Frontier

@@ -9,7 +9,7 @@ from units.nets import BLOCKS, array, network, parsed
 
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import find_layers
-from onnxprune.refit import geometric
+from onnxprune.rounds import geometric
 from onnxprune.session import Session
 from onnxprune.sweep import sweep
 

@@ -1,0 +1,82 @@
+"""Rounds: how the weights of one layer leave, some at a time; each round makes of saliencies the next mask.
+
+Layouts [groups, d_out, d_in], d_in being channels · kernel positions; masks are True where a weight stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+Round = Callable[[Array, Mask], Mask]
+
+ROUNDS = 32  # for the whole way from dense to pruned; steps share them
+
+
+def geometric(start: int, count: int, rounds: int) -> list[Round]:
+    """Rounds from `start` weights to `count`, each keeping the same share."""
+    goals = [round(start * (max(count, 0.5) / start) ** (done / rounds)) for done in range(1, rounds)]
+    return [partial(largest, count=goal) for goal in (*goals, count)]
+
+
+def thinned(rounds: Sequence[Round], share: float) -> list[Round]:
+    """The rounds for a `share` of the output units: counts fall with it, patterns are those of a row."""
+    return [
+        partial(largest, count=max(1, round(share * leave.keywords["count"])))
+        if isinstance(leave, partial) and leave.func is largest
+        else leave
+        for leave in rounds
+    ]
+
+
+def patterned(kept: int, of: int, kernel: int) -> list[Round]:
+    """Rounds that end with `kept` weights of every `of` consecutive channels, one weight less a round."""
+    return [
+        partial(n_of_m, kept=remaining, of=of, kernel=kernel) for remaining in range(of - 1, kept - 1, -1)
+    ]
+
+
+def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mask:
+    """N:M sparsity along the input channels, at every kernel position; channels beyond the last whole M stay.
+
+    Args:
+        scores: [groups, d_out, channels · kernel].
+        allowed: mask of the same shape.
+        kept: N.
+        of: M.
+        kernel: kernel positions a channel.
+
+    Returns:
+        bool [groups, d_out, channels · kernel], False wherever not allowed.
+    """
+    groups, d_out, d_in = scores.shape
+    channels = d_in // kernel
+    whole = channels // of * of
+    shaped = np.where(allowed, scores, -1.0).reshape(groups, d_out, channels, kernel)
+    blocks = shaped[:, :, :whole].reshape(groups, d_out, whole // of, of, kernel)
+    ranks = np.argsort(np.argsort(-blocks, axis=3, kind="stable"), axis=3, kind="stable")
+    mask = np.ones(shaped.shape, dtype=bool)
+    mask[:, :, :whole] = (ranks < kept).reshape(groups, d_out, whole, kernel)
+    return mask.reshape(scores.shape) & allowed
+
+
+def largest(scores: Array, allowed: Mask, count: int) -> Mask:
+    """Mask of exactly `count` highest scores among `allowed` (all if there are fewer); ties by position."""
+    flat = np.where(allowed, scores, -np.inf).reshape(-1)
+    return highest(flat, min(count, int(allowed.sum()))).reshape(scores.shape)
+
+
+def highest(scores: Array, count: int) -> Mask:
+    """Mask of exactly `count` highest of `scores` [n]; the first of equal ones. Linear in n."""
+    if not 0 < count < scores.size:
+        return np.full(scores.size, count > 0)
+    least = np.partition(scores, scores.size - count)[scores.size - count]
+    mask: Mask = scores > least
+    mask[np.flatnonzero(scores == least)[: count - int(np.count_nonzero(mask))]] = True
+    return mask
