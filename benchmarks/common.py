@@ -14,12 +14,14 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxprune.errors import OnnxPruneError
@@ -171,6 +173,16 @@ def measured(
         row |= {"error": f"{type(error).__name__}: {error}", "ok": None if case.bar is None else False}
     seconds = round(time.perf_counter() - start, 1)
     return {**row, "seconds": seconds, "environment": environment(options.seed, options.samples)}
+
+
+def compressed_by_command(*arguments: str | Path) -> Row:
+    """What `onnxprune compress` with these arguments reports, run as a user does, in a process of its own."""
+    with TemporaryDirectory() as folder:
+        report, output = Path(folder) / "report.json", Path(folder) / "small.onnx"
+        command = [sys.executable, "-m", "onnxprune", "compress", "--quiet", *map(str, arguments)]
+        subprocess.run([*command, "--json", str(report), "-o", str(output)], check=True)
+        found: Row = json.loads(report.read_text())
+    return found
 
 
 def environment(seed: int, samples: int | None) -> Row:

@@ -9,9 +9,6 @@ parameters. Photos and CIFAR-10 in JPEG need Pillow.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import ROOT, SHARED, Case, Column, Row, Table, run
+from benchmarks.common import SHARED, Case, Column, Row, Table, compressed_by_command, run
 from benchmarks.subjects import SUBJECTS, Split, cifar
+from models.cifar_jpeg import images as recompressed
 
 TABLE = Table(
     "distillation",
@@ -59,10 +57,7 @@ def _lossless(split: Split) -> Images:
 
 
 def _recompressed(split: Split) -> Images:
-    sys.path.insert(0, str(ROOT / "models"))
-    from cifar_jpeg import images
-
-    return np.ascontiguousarray(images(SHARED / "cifar10", "train")[0])
+    return np.ascontiguousarray(recompressed(SHARED / "cifar10", "train")[0])
 
 
 _TRAINED_ON: dict[str, Callable[[Split], Images]] = {
@@ -79,24 +74,14 @@ def measure(case: Case, options: argparse.Namespace) -> Row:
     split = subject.split(options.seed)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        report = folder / "report.json"
+        test = split.evaluation
         np.savez(folder / "calibration.npz", input=split.calibration["x"])
         np.savez(folder / "train.npz", input=_TRAINED_ON[images](split))
-        test = split.evaluation
         np.savez(folder / "test.npz", input=test["x"], labels=test["labels"])
-        command = ["compress", str(subject.path), "--quiet", "--seed", str(options.seed)]
-        command += ["--macs" if what == "macs" else "--ratio", str(case.ratio), "--finetune", str(_EPOCHS)]
-        command += ["--data", str(folder / "calibration.npz"), "--train-data", str(folder / "train.npz")]
-        command += [
-            "--eval",
-            str(folder / "test.npz"),
-            "--json",
-            str(report),
-            "-o",
-            str(folder / "small.onnx"),
-        ]
-        subprocess.run([sys.executable, "-m", "onnxprune", *command], check=True)
-        found = json.loads(report.read_text())
+        arguments = [subject.path, "--macs" if what == "macs" else "--ratio", str(case.ratio)]
+        arguments += ["--finetune", str(_EPOCHS), "--seed", str(options.seed)]
+        arguments += ["--data", folder / "calibration.npz", "--train-data", folder / "train.npz"]
+        found = compressed_by_command(*arguments, "--eval", folder / "test.npz")
     (stage,) = found["stages"]
     return {
         "before": 100 * found["metric"]["before"],

@@ -78,7 +78,8 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
     Returns:
         float64, one entry a density, in the order of `DENSITIES`.
     """
-    outputs, every = some_outputs(weights.shape[1], _OUTPUTS), weights.shape[1]
+    every = weights.shape[1]
+    outputs = some_outputs(every, _OUTPUTS)
     weights = weights[:, outputs]
     problem = dense_problem(weights, statistics, has_bias)
     few = statistics.activations.weight < FEW_ROWS * weights.shape[2]

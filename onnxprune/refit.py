@@ -57,11 +57,6 @@ class Problem:
     mean_t: Array
     variance: Array
 
-    def of(self, outputs: npt.NDArray[np.int64]) -> Problem:
-        """The same for some of the output units."""
-        parts = self.cross[:, outputs], self.mean_x, self.mean_t[:, outputs], self.variance[:, outputs]
-        return Problem(self.gram, *parts)
-
     def bias(self, weights: Array) -> Array:
         """t̄ − W x̄, [groups, d_out]."""
         bias: Array = self.mean_t - np.einsum("goi,gi->go", weights, self.mean_x)

@@ -28,7 +28,7 @@ def geometric(start: int, count: int, rounds: int) -> list[Round]:
 def thinned(rounds: Sequence[Round], share: float) -> list[Round]:
     """The rounds for a `share` of the output units: counts fall with it, patterns are those of a row."""
     return [
-        partial(largest, count=max(1, round(share * leave.keywords["count"])))
+        partial(largest, count=round(share * leave.keywords["count"]))
         if isinstance(leave, partial) and leave.func is largest
         else leave
         for leave in rounds

@@ -155,13 +155,18 @@ def test_thinned_rounds_keep_the_share_of_weights_and_the_pattern():
     assert (pattern(scores[:, :4], np.ones((1, 4, 16), bool)).reshape(4, 4, 4).sum(2) == 3).all()
 
 
-def test_a_problem_of_some_outputs_is_that_of_their_rows():
+def test_thinned_rounds_of_all_units_are_the_same_down_to_none():
+    (only,) = thinned(geometric(128, 0, 1), 1.0)  # a layer that may keep nothing was left one weight
+    assert not only(np.ones((1, 8, 16)), np.ones((1, 8, 16), bool)).any()
+
+
+def test_moments_of_some_outputs_are_those_of_their_rows():
     _, _, moments = layer()
     some = some_outputs(4, 2)
     assert len(set(some)) == 2 and list(some_outputs(4, 4)) == [0, 1, 2, 3]
     kept, reference = np.random.default_rng(1).random((2, 4, 6)) < 0.6, np.ones((2, 4, 6))
     whole = Refit(moments.problem(True), reference).exact(reference, kept)
-    part = Refit(moments.problem(True).of(some), reference[:, some]).exact(reference[:, some], kept[:, some])
+    part = Refit(moments.of(some).problem(True), reference[:, some]).exact(reference[:, some], kept[:, some])
     np.testing.assert_allclose(part, whole[:, some], atol=1e-12)  # the same factorisations
 
 

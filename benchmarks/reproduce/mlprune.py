@@ -8,16 +8,13 @@ The networks are this project's own, so compare the differences to dense, not th
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.common import SHARED, Case, Column, Row, Table, run, within
+from benchmarks.common import SHARED, Case, Column, Row, Table, compressed_by_command, run, within
 from benchmarks.subjects import SUBJECTS
 
 TABLE = Table(
@@ -62,14 +59,10 @@ def measure(case: Case, options: argparse.Namespace) -> Row:
     schedule = [ratio for ratio in way if ratio > case.ratio] + [case.ratio]
     with TemporaryDirectory() as folder:
         train, test = _files(case.model, Path(folder))
-        report = Path(folder) / "report.json"
-        command = ["compress", str(SUBJECTS[case.model].path), "--quiet", "--recipe", recipe, "--seed", seed]
-        command += ["--finetune", str(epochs), "--schedule", ",".join(map(str, schedule))]
-        command += ["--train-data", str(train), "--eval", str(test), "--json", str(report)]
-        command += ["-o", str(Path(folder) / "small.onnx")]
-        command += [part for setting in _TRAINING for part in ("--training", setting)]
-        subprocess.run([sys.executable, "-m", "onnxprune", *command], check=True)
-        found = json.loads(report.read_text())
+        arguments = [SUBJECTS[case.model].path, "--recipe", recipe, "--seed", seed]
+        arguments += ["--finetune", str(epochs), "--schedule", ",".join(map(str, schedule))]
+        arguments += [part for setting in _TRAINING for part in ("--training", setting)]
+        found = compressed_by_command(*arguments, "--train-data", train, "--eval", test)
     before, after = (100 * (1 - found["metric"][name]) for name in ("before", "after"))
     return {
         "before": before,

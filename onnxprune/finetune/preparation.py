@@ -77,7 +77,7 @@ def _placed(module: nn.Module, device: torch.device) -> nn.Module:
     if any(weight.dtype in halves for weight in module.parameters()):
         module = module.float()
     if device.type == "cpu":
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     return module.to(device)
 
 

@@ -52,6 +52,11 @@ class Moments:
             self.weight + other.weight,
         )
 
+    def of(self, outputs: npt.NDArray[np.int64]) -> Moments:
+        """Those of some of the output units."""
+        cross, target, square = (array[:, outputs] for array in (self.cross, self.target, self.square))
+        return Moments(self.gram, cross, self.input, target, square, self.weight)
+
     def problem(self, has_bias: bool) -> Problem:
         """The least-squares problem, centred where a bias is free to absorb the means."""
         mean_x = self.input / self.weight * has_bias

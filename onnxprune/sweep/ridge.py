@@ -52,26 +52,26 @@ def ridge(
     fit, held = gathered
     if held is None or plentiful(fit):
         return RIDGE
-    outputs = some_outputs(reference.shape[1], _OUTPUTS)
+    every = reference.shape[1]
+    outputs = some_outputs(every, _OUTPUTS)
+    fit, held = fit.of(outputs), held.of(outputs)
     reference, weights, kept = reference[:, outputs], weights[:, outputs], kept[:, outputs]
-    training = fit.problem(has_bias).of(outputs)
-    few = thinned(list(rounds)[::-1][::4][::-1], len(outputs) / fit.target.shape[1])
+    training = fit.problem(has_bias)
+    few = thinned(list(rounds)[::-1][::4][::-1], len(outputs) / every)
     errors = []
     for candidate in _RIDGES:
         refit = Refit(training, reference, candidate)
         chosen, rough = choose(refit, np.where(kept, weights, 0.0), kept, few)
         rough = refit.improve(rough, chosen)
-        errors.append(_held_error(held, training, rough, has_bias, outputs))
+        errors.append(_held_error(held, training, rough, has_bias))
     return _RIDGES[int(np.argmin(errors))]
 
 
-def _held_error(
-    held: Moments, training: Problem, weights: Array, has_bias: bool, outputs: npt.NDArray[np.int64]
-) -> float:
-    """Squared error of `outputs` on the held-back rows with the bias fitted on the others."""
-    raw = held.problem(False).of(outputs)
+def _held_error(held: Moments, training: Problem, weights: Array, has_bias: bool) -> float:
+    """Squared error on the held-back rows with the bias fitted on the others."""
+    raw = held.problem(False)
     bias = training.bias(weights) if has_bias else np.zeros_like(training.mean_t)
-    mean_x, mean_t = held.input / held.weight, held.target[:, outputs] / held.weight
+    mean_x, mean_t = held.input / held.weight, held.target / held.weight
     shifted = bias**2 - 2 * bias * mean_t + 2 * bias * np.einsum("goi,gi->go", weights, mean_x)
     fitted = np.einsum("goi,goi->go", weights, raw.gram.times(weights) - 2 * raw.cross)
     return float((raw.variance + fitted + shifted).sum())
