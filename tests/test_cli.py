@@ -423,6 +423,7 @@ def process(*arguments: str, limit: int | None = None) -> subprocess.Popen[str]:
     """`onnxprune` in a process of its own that can write no file longer than `limit` bytes."""
 
     def restrict() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup pytest &` has it ignored, and hung
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 

@@ -87,6 +87,7 @@ class _Store:
     def __init__(self, memory: int) -> None:
         self._arrays: dict[ir.Value, dict[int, Array]] = {}
         self._memory = memory
+        self._held = 0  # bytes of the arrays in memory
         self._folder: Path | None = None
         self._files = 0
 
@@ -100,18 +101,17 @@ class _Store:
         return self._arrays[value][batch]
 
     def put(self, value: ir.Value, batch: int, array: Array) -> None:
-        self._arrays.setdefault(value, {})[batch] = self._spill(array) if self._full(array) else array
+        stored = self._arrays.setdefault(value, {})
+        self._held -= _in_memory(stored.get(batch))
+        full = self._held + array.nbytes > self._memory
+        stored[batch] = self._spill(array) if full else array
+        self._held += _in_memory(stored[batch])
 
     def drop(self, value: ir.Value) -> None:
         for array in self._arrays.pop(value).values():
+            self._held -= _in_memory(array)
             if isinstance(array, np.memmap):
                 Path(str(array.filename)).unlink()
-
-    def _full(self, array: Array) -> bool:
-        held = sum(
-            a.nbytes for stored in self._arrays.values() for a in stored.values() if type(a) is np.ndarray
-        )
-        return held + array.nbytes > self._memory
 
     def _spill(self, array: Array) -> Array:
         if not array.ndim or not array.size:
@@ -123,3 +123,8 @@ class _Store:
         mapped = np.memmap(self._folder / str(self._files), array.dtype, "w+", shape=array.shape)
         mapped[...] = array
         return mapped
+
+
+def _in_memory(array: Array | None) -> int:
+    """Bytes that an array takes in memory: none if it is a map of a file."""
+    return array.nbytes if type(array) is np.ndarray else 0
