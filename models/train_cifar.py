@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=500, help="steps between two of them")
     args = parser.parse_args()
     make, epochs, lr = NETS[args.net]
-    net = start(make, args.seed, args.threads).to(memory_format=torch.channels_last)
+    net = start(make, args.seed, args.threads).to(args.device, memory_format=torch.channels_last)
     x, y = cifar(args.cifar, "train")
 
     def keep(step: int) -> None:

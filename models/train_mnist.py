@@ -33,11 +33,12 @@ def main() -> None:
     parser = options(__doc__, list(NETS))
     parser.add_argument("--mnist", type=Path, default=SHARED / "mnist", help="its folder")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
     args = parser.parse_args()
     module, shape, epochs, lr = NETS[args.net]
-    net = start(module, args.seed, args.threads)
+    net = start(module, args.seed, args.threads).to(args.device)
     x, y = mnist(args.mnist, "train", shape)
-    train(net, x, y, epochs=epochs, lr=lr, decay=args.decay, batch=args.batch)
+    train(net, x, y, epochs=args.epochs or epochs, lr=lr, decay=args.decay, batch=args.batch)
     finish(net, shape, args.out or ROOT / f"models/{args.net}.onnx", *mnist(args.mnist, "test", shape))
 
 

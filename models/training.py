@@ -6,6 +6,7 @@ bytes.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ def options(description: str | None, nets: list[str]) -> argparse.ArgumentParser
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decay", type=float, default=5e-4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where torch trains, such as cuda")
     return parser
 
 
@@ -52,30 +54,33 @@ def train(
 ) -> None:
     """Train in place; the learning rate falls from `lr` to 0 along a cosine, step by step.
 
-    `after_step` is called with 1, 2, … after each step; the net may be looked at there.
+    The images go where the net is. `after_step` is called with 1, 2, … after each step; the net may be looked
+    at there.
     """
+    device = next(net.parameters()).device
+    x, y = x.to(device), y.to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(x) // batch))
     step = 0
     for epoch in range(epochs):
-        start, total = time.perf_counter(), 0.0
-        for rows in torch.randperm(len(x)).split(batch):
+        start, total = time.perf_counter(), torch.zeros((), device=device)
+        for rows in torch.randperm(len(x)).to(device).split(batch):
             loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(rows)
+            total += loss.detach() * len(rows)
             step += 1
             after_step(step)
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1:2d}  loss {total / len(x):.5f}  {seconds:.1f} s", flush=True)
+        mean = float(total) / len(x)
+        print(f"epoch {epoch + 1:2d}  loss {mean:.5f}  {time.perf_counter() - start:.1f} s", flush=True)
 
 
 def to_onnx(net: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
     """The net as ONNX: opset 18, `input` [batch, ...] -> `logits` [batch, classes]."""
     program = torch.onnx.export(
-        net.eval(),
+        copy.deepcopy(net).cpu().eval(),
         (torch.zeros(2, *shape),),
         dynamo=True,
         opset_version=18,
@@ -84,7 +89,6 @@ def to_onnx(net: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         verbose=False,
     )
-    net.train()
     assert program is not None
     model = program.model_proto
     # The exporter's notes hold stack traces with this machine's paths; none of it is the model.

@@ -120,7 +120,9 @@ class Training(BaseModel):
 
     `objective`: what is learned, "auto" being distillation where there is a teacher and labels otherwise;
     `balance` is the share of distillation in "both". `milestones` are places in the run, from 0 to 1, where a
-    step schedule multiplies the rate by `gamma`. `masks`: whether zeros of layers' weights stay zero.
+    step schedule multiplies the rate by `gamma`. `relative`: the learning rate is a share of each tensor's own
+    size. `masks`: whether zeros of layers' weights stay zero. `holdout`: the share of the samples that is not
+    trained on but chosen by, where there is no evaluation data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,6 +130,7 @@ class Training(BaseModel):
     epochs: Annotated[int, Field(ge=1)] = 10
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    relative: bool = False
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -141,6 +144,7 @@ class Training(BaseModel):
     freeze: tuple[str, ...] = ()
     clip: Annotated[float, Field(gt=0)] | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch_size: Annotated[int, Field(ge=1)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

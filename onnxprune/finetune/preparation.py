@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onnxprune.data import Data
 from onnxprune.data.inputs import fixed_batch
+from onnxprune.data.parting import parted
 from onnxprune.errors import ModelError, TrainingError, UsageError
 from onnxprune.finetune.batches import as_tensor
 from onnxprune.finetune.distributed import Processes
@@ -25,6 +26,12 @@ from onnxprune.session import Session
 
 _AGREEMENT = 1e-2  # of an output's magnitude: far above rounding, far below any op that means something else
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def hold_back(data: Data, options: Training) -> tuple[Data, Data | None]:
+    """What to train on and what to choose the best epoch by; of too few samples none is held back."""
+    trained_on, held = parted(data, options.holdout, options.seed, "trained on")
+    return (data, None) if trained_on is None or held is None else (trained_on, held)
 
 
 def require_divisible(data: Data, here: Processes) -> None:

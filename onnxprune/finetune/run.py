@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 
 from onnxprune.data import Data, Source, open_data
-from onnxprune.evaluate import Metrics, evaluate
+from onnxprune.evaluate import evaluate
 from onnxprune.finetune.batches import digest
 from onnxprune.finetune.distributed import processes
 from onnxprune.finetune.module import from_module
 from onnxprune.finetune.objective import Objective
-from onnxprune.finetune.preparation import make_networks, prepare, require_divisible
-from onnxprune.finetune.training import Trainer
+from onnxprune.finetune.preparation import hold_back, make_networks, prepare, require_divisible
+from onnxprune.finetune.training import HELD_BACK, Figure, Trainer, figure_of
 from onnxprune.model import Model, load, parameters
 from onnxprune.options import Training, resolve_training
 from onnxprune.output import METADATA_KEY, save_packed
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import schema
+
+
+_UNCHOSEN = "too few samples to hold any back: the last weights are kept, whether or not they are better"
 
 
 @dataclass
@@ -55,7 +58,8 @@ def train(
         data: what to train on, as for `onnxprune.compress`; labels are needed unless there is a teacher.
         output: where to write; nothing is written if None.
         evaluation: measured after every epoch and before the first, by labels or against the teacher: the
-            best weights are kept. The last ones if None.
+            best weights are kept. If None, they are chosen by the loss on the share `holdout` of `data`,
+            which is not trained on.
         teacher: the model to learn from, such as the one this was pruned from.
         checkpoint: where the state is saved, at least once an epoch. If the file is there, the run goes on
             from it, with the same result as if it had never stopped. Deleted when the output is written.
@@ -71,19 +75,23 @@ def train(
     dense = load(teacher) if isinstance(teacher, str | Path) else teacher
     with processes(chosen.device) as here:
         progress = progress if here.first else Silent()
-        source = _open(loaded, data, chosen, progress)
+        whole = _open(loaded, data, chosen, progress)
+        source, held = hold_back(whole, chosen) if evaluation is None else (whole, None)
         require_divisible(source, here)
         networks = make_networks(loaded, dense, source, chosen, here)
         notes = prepare(loaded, networks, source, chosen, here)
-        measured_on = None
+        measured_on = held
         if evaluation is not None:
             measured_on = _open(loaded, evaluation, chosen, progress, every=True)
 
-        def measure() -> Metrics:
+        def measure() -> Figure:
             assert measured_on is not None
+            if measured_on is held:
+                loss = networks.loss(measured_on, here.device)
+                return Figure(HELD_BACK, loss, [-loss])
             tuned = from_module(networks.student, loaded).ir
             reference = dense.ir if dense is not None else None
-            return evaluate(tuned, measured_on, reference=reference, progress=progress)
+            return figure_of(evaluate(tuned, measured_on, reference=reference, progress=progress))
 
         trainer = Trainer(
             networks,
@@ -91,18 +99,21 @@ def train(
             chosen,
             here,
             measure if measured_on is not None else None,
-            _identity(loaded, dense, source, measured_on, chosen),
+            _identity(loaded, dense, whole, measured_on, chosen),
             Path(checkpoint) if checkpoint is not None else None,
         )
         trainer.train(progress)
         tuned = from_module(networks.student, loaded)
         written = None
         if output is not None and here.first:
-            written = _write(tuned, Path(output), source, chosen)
+            written = _write(tuned, Path(output), whole, chosen)
             if checkpoint is not None:
                 Path(checkpoint).unlink(missing_ok=True)
         here.wait()
-    report = _describe(loaded, dense, tuned, source, trainer).model_copy(
+    report = _describe(loaded, dense, tuned, whole, trainer)
+    if measured_on is None and chosen.holdout:
+        report = report.model_copy(update={"warnings": (*report.warnings, _UNCHOSEN)})
+    report = report.model_copy(
         update={
             "output": None if output is None else str(output),
             "bytes_after": written,
@@ -136,7 +147,7 @@ def _describe(
         trained=sum(parameter.numel() for parameter in trainer.run.parameters.values()),
         nonzero=sum(int(np.count_nonzero(tensor.numpy())) for tensor in parameters(tuned).values()),
         bytes_before=model.bytes,
-        data=data.description,
+        data=trainer.data.description,
         device=f"{here.device.type}, {here.count} process{'es' * (here.count > 1)}",
         seconds=0.0,
         warnings=(*((data.description,) if data.synthetic else ()), *data.notes),

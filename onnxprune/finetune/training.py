@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,8 +28,10 @@ from onnxprune.finetune.objective import Objective
 from onnxprune.options import Training
 from onnxprune.progress import Advance, Progress
 
+HELD_BACK = "loss held back"
 _SHOWN = 10  # steps between two looks at the loss, each of which waits for the device
 _SAVED = 300.0  # seconds between two checkpoints within an epoch
+_LEAST_SIZE = 1e-3  # a tensor of zeros can still be trained
 
 
 @dataclass
@@ -55,6 +58,16 @@ class Networks:
         """What the student says without autocast."""
         return _call(self.student, inputs)
 
+    def loss(self, data: Data, device: torch.device) -> float:
+        """The objective's mean over `data`, nothing being trained."""
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        with torch.no_grad():
+            for batch in data.batches():
+                share = share_of(batch, data, 0, 1, device)
+                outputs, targets = self.outputs(share.inputs), self.targets(share.inputs)
+                total += self.objective(outputs, targets, share.labels) * batch.count
+        return float(total) / data.count
+
     def _run(self, module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         mixed = self.precision != torch.float32
         with torch.autocast(inputs[0].device.type, self.precision, enabled=mixed):
@@ -68,15 +81,24 @@ def _call(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     return found if isinstance(found, tuple) else (found,)
 
 
+@dataclass(frozen=True)
+class Figure:
+    """How good the student is: a `value` for people, and a `score` that is better when larger."""
+
+    name: str
+    value: float
+    score: list[float]
+
+
 @dataclass
 class Trainer:
-    """One run. `measure` evaluates the student's weights, None without evaluation data."""
+    """One run. `measure` says how good the student's weights are, None where nothing tells."""
 
     networks: Networks
     data: Data
     options: Training
     processes: Processes
-    measure: Callable[[], Metrics] | None
+    measure: Callable[[], Figure] | None
     identity: dict[str, Any]
     checkpoint: Path | None
     run: Run = field(init=False)
@@ -135,7 +157,8 @@ class Trainer:
         step = position.epoch * self.steps + position.step
         self._seed(options.seed + step)
         for group in self.run.optimizer.param_groups:
-            group["lr"] = options.learning_rate * rate(step / (options.epochs * self.steps), options)
+            whole = options.learning_rate * rate(step / (options.epochs * self.steps), options)
+            group["lr"] = whole * group["size"]
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
         loss = self._loss(module, share)
         self.run.optimizer.zero_grad(set_to_none=True)
@@ -173,12 +196,12 @@ class Trainer:
         if loss is not None:
             position.epoch, position.step, position.loss, position.samples = position.epoch + 1, 0, 0.0, 0
         if self.processes.first:
-            metrics = self.measure() if self.measure is not None else None
+            found = self.measure() if self.measure is not None else None
             entry: dict[str, Any] = {"epoch": position.epoch, "loss": loss}
-            if metrics is not None:
-                entry |= {"name": metrics.primary, "metric": metrics.value, "score": score(metrics)}
+            if found is not None:
+                entry |= {"name": found.name, "metric": found.value, "score": found.score}
             position.epochs.append(entry)
-            if metrics is not None and all(entry["score"] > other["score"] for other in position.epochs[:-1]):
+            if found is not None and all(found.score > other["score"] for other in position.epochs[:-1]):
                 position.best = position.epoch
                 self.run.best = {n: p.detach().cpu().clone() for n, p in self.run.parameters.items()}
             self._save()
@@ -191,16 +214,29 @@ class Trainer:
 
 
 def make_optimizer(parameters: dict[str, nn.Parameter], options: Training) -> torch.optim.Optimizer:
-    """The optimizer; weight decay is for matrices and kernels, not for biases and scales."""
-    groups = [
-        {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
+    """The optimizer; weight decay is for matrices and kernels, not for biases and scales.
+
+    Tensors of one kind and one `size`, of which the learning rate is a share, are a group.
+    """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters.values():
+        groups[parameter.dim() > 1, size_of(parameter) if options.relative else 1.0].append(parameter)
+    filled = [
+        {"params": members, "weight_decay": options.weight_decay if matrix else 0.0, "size": size}
+        for (matrix, size), members in groups.items()
     ]
-    filled = [group for group in groups if group["params"]]
     if options.optimizer == "sgd":
         nesterov = options.momentum > 0
         return torch.optim.SGD(filled, options.learning_rate, options.momentum, nesterov=nesterov)
     return torch.optim.AdamW(filled, options.learning_rate, (options.momentum, 0.999))
+
+
+def size_of(parameter: Tensor) -> float:
+    """The root mean square of what is not zero, 0.001 at least: the relative step size of Adafactor (Shazeer
+    & Stern 2018, §8), with which one learning rate fits networks with and without folded normalisation.
+    """
+    kept = parameter.detach()[parameter.detach() != 0].double()
+    return max(float(kept.square().mean().sqrt()) if len(kept) else 0.0, _LEAST_SIZE)
 
 
 def rate(done: float, options: Training) -> float:
@@ -212,10 +248,10 @@ def rate(done: float, options: Training) -> float:
     return 1.0
 
 
-def score(metrics: Metrics) -> list[float]:
-    """What is better when larger: the figure a report shows, then the one that tells equals apart."""
+def figure_of(metrics: Metrics) -> Figure:
+    """The figure a report shows; among equals in it another one tells."""
     finer = {"top1": "loss", "agreement": "kl", "cosine": "relative_error"}[metrics.primary]
-    return [metrics.value, -metrics.values[finer]]
+    return Figure(metrics.primary, metrics.value, [metrics.value, -metrics.values[finer]])
 
 
 @contextmanager

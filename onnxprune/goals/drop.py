@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.data import Data
+from onnxprune.data.parting import halves
 from onnxprune.errors import BudgetError
 from onnxprune.evaluate import Measured, measure
 from onnxprune.goals.axis import LEAST, Line, halve
 from onnxprune.goals.found import Found
-from onnxprune.goals.halves import halves
 from onnxprune.intervals import Interval, paired_drop, resolution, wilson
 from onnxprune.metric import Metric
 from onnxprune.options import Goal

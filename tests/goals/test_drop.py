@@ -15,7 +15,6 @@ from onnxprune.data import open_data
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.evaluate import evaluate
 from onnxprune.goals import drop
-from onnxprune.goals.halves import halves
 from onnxprune.model import load
 from onnxprune.options import resolve
 from onnxprune.prepared import Prepared

@@ -1,4 +1,4 @@
-"""Halves of evaluation data: nothing lost, nothing twice, classes in both, and drawn by the seed."""
+"""Parts of data: nothing lost, nothing twice, classes in both, and drawn by the seed."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from sweep.test_walk import net
 
 from onnxprune.data import open_data
 from onnxprune.errors import DataError
-from onnxprune.goals.halves import halves
+from onnxprune.data.parting import halves, parted
 
 MODEL, SHAPE = net("mlp")
 
@@ -62,3 +62,21 @@ def test_samples_of_several_shapes_are_halved_together():
 def test_one_sample_cannot_be_halved():
     with pytest.raises(DataError, match="too few to hold half of them back"):
         halves(opened(1), 0)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.99])
+def test_a_share_is_held_back_of_every_class(share):
+    labels = np.arange(200) % 4
+    left, held = parted(opened(200, labels), share, 0, "trained on")
+    assert left.count == 200 - round(200 * share) and left.description.endswith("trained on")
+    if held is None:
+        assert share == 0
+        return
+    assert sorted([*numbers(left), *numbers(held)]) == list(range(200))
+    counts = np.bincount(classes(held), minlength=4)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_of_nine_samples_no_tenth_is_held_back():
+    left, held = parted(opened(9), 0.1, 0, "trained on")
+    assert held is None and left.count == 9
