@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -192,7 +193,7 @@ def environment(seed: int, samples: int | None) -> Row:
         "commit": _commit(),
         "seed": seed,
         "samples": samples,
-        "device": f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {providers()[0]}",
+        "device": _device(),
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
     }
@@ -216,14 +217,30 @@ def environment_line(environment: Row) -> str:
 
 def _commit() -> str:
     """The commit measured; "dirty" where more has changed than the results that this run writes itself."""
+    sent = os.environ.get("ONNXPRUNE_COMMIT")  # where a copy of the files runs without its repository
+    if sent:
+        return sent
     changes = ("status", "--porcelain", "-uno", "--", ".", f":!{RESULTS}")
     commit, changed = (_git(*arguments) for arguments in (("describe", "--always"), changes))
     return f"{commit}-dirty" if changed else commit or "unknown"
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
+    return _said("git", "-C", str(ROOT), *arguments)
+
+
+def _said(*command: str) -> str:
+    """What a program prints; nothing where it is missing or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _device() -> str:
+    """Processor, cores, what onnxruntime runs on, and the GPU, if any."""
+    gpu = _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    parts = [_processor(), f"{len(os.sched_getaffinity(0))} cores", providers()[0], gpu]
+    return ", ".join(part for part in parts if part)
 
 
 def _processor() -> str:

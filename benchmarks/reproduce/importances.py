@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from benchmarks.common import RESULTS, environment
-from benchmarks.reproduce.mlprune import arrays
+from benchmarks.reproduce.mlprune import NETS
 from benchmarks.subjects import SUBJECTS
 from onnxprune import Result, calibrate, compress_in_stages, load
 from onnxprune.layers import Layer, find_layers
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     dense, data = load(SUBJECTS[args.net].path), SUBJECTS[args.net].split(0).calibration
-    quarter = load(at_a_quarter(dense, data, arrays(args.net, "train")).model)
+    quarter = load(at_a_quarter(dense, data, NETS[args.net].part("train")).model)
     models = {"dense": dense, "at a quarter": quarter}
     scores = {stage: importances(model, data) for stage, model in models.items()}
     record = {stage: figures(found) for stage, found in scores.items()}

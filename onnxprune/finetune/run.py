@@ -26,7 +26,6 @@ from onnxprune.output import METADATA_KEY, save_packed
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import schema
 
-
 _UNCHOSEN = "too few samples to hold any back: the last weights are kept, whether or not they are better"
 
 

@@ -225,15 +225,18 @@ def make_optimizer(parameters: dict[str, nn.Parameter], options: Training) -> to
         {"params": members, "weight_decay": options.weight_decay if matrix else 0.0, "size": size}
         for (matrix, size), members in groups.items()
     ]
+    fused = all(parameter.is_cuda for parameter in parameters.values())  # one kernel a step instead of dozens
+    start, momentum = options.learning_rate, options.momentum
     if options.optimizer == "sgd":
-        nesterov = options.momentum > 0
-        return torch.optim.SGD(filled, options.learning_rate, options.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(filled, options.learning_rate, (options.momentum, 0.999))
+        return torch.optim.SGD(filled, start, momentum, nesterov=momentum > 0, fused=fused)
+    return torch.optim.AdamW(filled, start, (momentum, 0.999), fused=fused)
 
 
 def size_of(parameter: Tensor) -> float:
-    """The root mean square of what is not zero, 0.001 at least: the relative step size of Adafactor (Shazeer
-    & Stern 2018, §8), with which one learning rate fits networks with and without folded normalisation.
+    """The root mean square of what is not zero, 0.001 at least.
+
+    The relative step size of Adafactor (Shazeer & Stern 2018, §8): with it one learning rate fits networks
+    with and without folded normalisation.
     """
     kept = parameter.detach()[parameter.detach() != 0].double()
     return max(float(kept.square().mean().sqrt()) if len(kept) else 0.0, _LEAST_SIZE)

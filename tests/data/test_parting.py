@@ -5,8 +5,8 @@ import pytest
 from sweep.test_walk import net
 
 from onnxprune.data import open_data
-from onnxprune.errors import DataError
 from onnxprune.data.parting import halves, parted
+from onnxprune.errors import DataError
 
 MODEL, SHAPE = net("mlp")
 

@@ -174,7 +174,7 @@ def test_too_few_samples_to_choose_by_are_said(lesson: Lesson) -> None:
 
 @pytest.mark.parametrize("scale", [0.03, 30])
 def test_relative_steps_do_not_depend_on_how_large_a_tensor_is(lesson: Lesson, scale: float) -> None:
-    """A ReLU network computes the same with w1, b1 times a factor and w2 divided by it, and learns the same."""
+    """With w1, b1 times a factor and w2 divided by it, a ReLU network is the same, and learns the same."""
     model = load(lesson.pruned).ir
     for name, factor in (("w1", scale), ("b1", scale), ("w2", 1 / scale)):
         put(model, name, (array(model, name) * factor).astype(np.float32))

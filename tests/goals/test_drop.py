@@ -12,6 +12,7 @@ from tiny import samples
 
 from onnxprune import compress_to_goal, prepared
 from onnxprune.data import open_data
+from onnxprune.data.parting import halves
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.evaluate import evaluate
 from onnxprune.goals import drop
