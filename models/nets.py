@@ -86,6 +86,41 @@ def cifarnet() -> nn.Module:
     return _named([*convolutions, *_dense((64 * 4 * 4, 64, 10))])
 
 
+class ResNet20(nn.Module):
+    """ResNet-20 for CIFAR-10 (He et al. 2016), shortcuts of option B, BatchNormalization folded; 272,186."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        widths = (16, 16, 16, 16, 32, 32, 32, 64, 64, 64)
+        self.blocks = nn.Sequential(*(_Block(*pair) for pair in pairwise(widths)))
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.fc(self.blocks(self.stem(x).relu()).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    """Two convolutions and a shortcut, which is a convolution where the width changes."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        stride = 1 if before == after else 2
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(before, after, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's values."""
+        return (self.conv2(self.conv1(x).relu()) + self.shortcut(x)).relu()
+
+
+def resnet20() -> nn.Module:
+    """ResNet-20, with torch's initial weights."""
+    return ResNet20()
+
+
 def alexnet() -> nn.Module:
     """AlexNet (Krizhevsky et al. 2012), in its two groups, without LRN and dropout; 60,965,224 parameters."""
     convolutions = [
