@@ -1,11 +1,16 @@
 """The gram of a stride-1 Conv's patches from products of shifted images, exact at every border.
 
-    products    [groups, number, channels, channels]    one a piece (see `pieces`) and a difference of offsets
+    products    [groups, number, channels, channels]    the whole ones, then those of the border
     gram        [groups, d_in, d_in]                    the order of `layers`: channels slowest
 
-Differences of opposite sign give transposed blocks, so only half of them are multiplied: for a k×k kernel
-(2k−1)²/2 products a pixel instead of the k⁴ of patches. Products are sums over samples and positions like the
-gram itself; they may be added over batches first, and are put together once.
+With d the difference of two offsets of a patch, a block of the gram is Σ_q x[q] x[q + d]ᵀ over the window of
+pixels q that the first offset sees. For each d one product runs over the whole image, and small ones over the
+pieces of its border (see `pieces`); from these every window is put together. A piece in the padding is zero
+and is left out. Differences of opposite sign give transposed blocks, so only half of them are needed.
+
+All whole products together are one matrix product: the image moved along its first axis, by k differences, on
+the left, and along the other axes on the right. Products are sums over samples and positions like the gram
+itself; they may be added over batches first, and are put together once.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from onnxprune.grams.sliding import Sliding
 
 Array = npt.NDArray[Any]
 Shift = tuple[int, ...]
+Pixels = tuple[range, ...]
 Product = tuple[Shift, tuple[Piece, ...]]
 
 # Products of about one length are one batched MatMul: shorter ones are filled up with zeros, but not by much,
@@ -35,18 +41,32 @@ _MOST_MAPS = 4
 
 
 class Correlation:
-    """The products of one `Sliding`, in batches, in the order in which they are emitted: longest first."""
+    """The products of one `Sliding`, in the order in which they are emitted."""
 
     def __init__(self, sliding: Sliding) -> None:
         self._sliding = sliding
-        axes = zip(sliding.kernel, sliding.dilations, sliding.outputs, strict=True)
+        axes = list(zip(sliding.kernel, sliding.dilations, sliding.outputs, strict=True))
         self._cuts = [cuts(*axis) for axis in axes]
+        self._seen = {shift: dict(self._pieces(shift)) for shift in self._shifts()}
+        # Windows further apart than they are wide leave pixels between them that no piece holds.
+        whole = all(kernel == 1 or step <= size for kernel, step, size in axes)
+        self._main = {
+            shift: max(own, key=lambda pieces: _length(own[pieces]))
+            for shift, own in self._seen.items()
+            if whole and own
+        }
+        border = [
+            (_length(pixels), (shift, pieces))
+            for shift, own in self._seen.items()
+            for pieces, pixels in own.items()
+            if self._main.get(shift) != pieces
+        ]
         self._batches: list[list[Product]] = []
-        for entry in sorted(self._products(), key=_length, reverse=True):
+        for length, entry in sorted(border, key=lambda each: each[0], reverse=True):
             last = self._batches[-1] if self._batches else []
-            longest = _length(last[0]) if last else 0
-            fits = _length(entry) >= _FILLED * longest
-            if last and fits and (len(last) + 1) * longest <= _MOST_MAPS * self.positions:
+            longest = _length(self._pixels(last[0])) if last else 0
+            fits = length >= _FILLED * longest and (len(last) + 1) * longest <= _MOST_MAPS * self.positions
+            if last and fits:
                 last.append(entry)
             else:
                 self._batches.append([entry])
@@ -54,12 +74,23 @@ class Correlation:
     @property
     def number(self) -> int:
         """How many products there are."""
+        return len(self._main) + self.borders
+
+    @property
+    def borders(self) -> int:
+        """How many of them are of the border."""
         return sum(map(len, self._batches))
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """How many moved images are on the left and on the right of the whole products; 0 without them."""
+        first, *others = self._sliding.kernel
+        return (first, prod(2 * size - 1 for size in others)) if self._main else (0, 0)
+
+    @property
     def pixels(self) -> int:
-        """Over how many pixels they run, all together."""
-        return sum(len(batch) * _length(batch[0]) for batch in self._batches)
+        """Over how many pixels the products of the border run, all together."""
+        return sum(len(batch) * _length(self._pixels(batch[0])) for batch in self._batches)
 
     @property
     def width(self) -> int:
@@ -76,42 +107,68 @@ class Correlation:
 
         Only Gather, MatMul and sums: a Conv would round the sums on GPUs that multiply in TF32.
         """
-        sliding = self._sliding
-        groups, channels = sliding.groups, sliding.channels
-        # one more pixel along the first axis, behind all others: the one that fills up is zero
-        ends = (sliding.ends[0] + 1, *sliding.ends[1:])
-        value = op.Pad(value, op.ints(0, 0, *sliding.begins, 0, 0, *ends))
+        groups, channels = self._sliding.groups, self._sliding.channels
         image = op.Reshape(value, op.ints(0, groups, channels, -1))
-        image = op.Transpose(image, perm=[3, 0, 1, 2])  # a pixel is a row of samples and channels
+        image = op.Pad(
+            image, op.ints(0, 0, 0, 0, 0, 0, 0, 1)
+        )  # what lies outside is one more pixel, of zeros
+        image = op.Transpose(image, perm=[0, 1, 3, 2])
         if groups > 1:  # one axis at a time is many times faster in onnxruntime
-            image = op.Transpose(image, perm=[2, 0, 1, 3])
+            image = op.Transpose(image, perm=[1, 0, 2, 3])
         else:
-            image = op.Unsqueeze(op.Squeeze(image, op.ints(2)), op.ints(0))
-        parts = []
-        for batch in self._batches:
-            shape = op.ints(groups, len(batch), -1, channels)
-            left, right = (
-                op.Reshape(op.Gather(image, op.constant(pixels), axis=1), shape)
-                for pixels in self._sides(batch)
-            )
-            parts.append(op.MatMul(op.Transpose(left, perm=[0, 1, 3, 2]), right))
+            image = op.Unsqueeze(op.Squeeze(image, op.ints(1)), op.ints(0))
+        parts = [self._whole(op, image)] if self._main else []
+        parts += [self._border(op, image, batch) for batch in self._batches]
         products: ir.Value = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
         return products, self._sum(op, image)
 
-    def _sum(self, op: Emitter, image: ir.Value) -> ir.Value:
-        """Σ of patches; `image` [groups, pixels, N, channels]."""
-        offsets, positions = (
-            self._numbers([range(0, size * step, step) for size, step in zip(sizes, steps, strict=True)])
-            for sizes, steps in (
-                (self._sliding.kernel, self._sliding.dilations),
-                (self._sliding.outputs, (1,) * len(self._sliding.outputs)),
-            )
+    def _whole(self, op: Emitter, image: ir.Value) -> ir.Value:
+        """The whole products of `image` [groups, N, pixels, channels]."""
+        groups, channels, (first, others) = self._sliding.groups, self._sliding.channels, self.sides
+        left = [(-move, *(0,) * (len(self._cuts) - 1)) for move in range(first)]
+        right = [(0, *moves) for moves in product(*(range(1 - k, k) for k in self._sliding.kernel[1:]))]
+        everywhere = tuple(map(range, self._sliding.sizes))
+        sides = []
+        for moves in (left, right):
+            places = np.stack([self._numbers(everywhere, move) for move in moves], axis=1)
+            moved = op.Gather(image, op.constant(places), axis=2)
+            sides.append(op.Reshape(moved, op.ints(groups, -1, len(moves) * channels)))
+        found = op.MatMul(op.Transpose(sides[0], perm=[0, 2, 1]), sides[1])
+        found = op.Transpose(
+            op.Reshape(found, op.ints(groups, first, channels, others, channels)), perm=[0, 1, 3, 2, 4]
         )
-        places = op.Add(op.constant(positions), op.constant(offsets[:, None]))
-        pixels = op.ReduceSum(image, op.ints(2), keepdims=0)
-        sums = op.ReduceSum(op.Gather(pixels, places, axis=1), op.ints(2), keepdims=0)
-        turned: ir.Value = op.Transpose(sums, perm=[0, 2, 1])
-        result: ir.Value = op.Reshape(turned, op.ints(self._sliding.groups, self._sliding.width))
+        wanted = [shift[0] * others + right.index((0, *shift[1:])) for shift in self._main]
+        flat = op.Reshape(found, op.ints(groups, -1, channels, channels))
+        whole: ir.Value = op.Gather(flat, op.ints(*wanted), axis=1)
+        return whole
+
+    def _border(self, op: Emitter, image: ir.Value, batch: Sequence[Product]) -> ir.Value:
+        """The products of one batch, of `image` [groups, N, pixels, channels]."""
+        length = _length(self._pixels(batch[0]))
+        sides = np.full((2, len(batch), length), prod(self._sliding.sizes), dtype=np.int32)
+        for row, entry in enumerate(batch):
+            pixels = self._pixels(entry)
+            for side, move in zip(sides, ((0,) * len(pixels), entry[0]), strict=True):
+                side[row, : _length(pixels)] = self._numbers(pixels, move)
+        shape = op.ints(self._sliding.groups, len(batch), -1, self._sliding.channels)
+        left, right = (
+            op.Reshape(op.Transpose(op.Gather(image, op.constant(side), axis=2), perm=[0, 2, 1, 3, 4]), shape)
+            for side in sides
+        )
+        products: ir.Value = op.MatMul(op.Transpose(left, perm=[0, 1, 3, 2]), right)
+        return products
+
+    def _sum(self, op: Emitter, image: ir.Value) -> ir.Value:
+        """Σ of patches; `image` [groups, N, pixels, channels]."""
+        sliding = self._sliding
+        seen = tuple(
+            range(-begin, size - begin) for begin, size in zip(sliding.begins, sliding.outputs, strict=True)
+        )
+        places = np.stack([self._numbers(seen, offset) for offset in product(*map(range, sliding.kernel))])
+        pixels = op.ReduceSum(image, op.ints(1), keepdims=0)
+        sums = op.ReduceSum(op.Gather(pixels, op.constant(places), axis=1), op.ints(2), keepdims=0)
+        turned = op.Transpose(sums, perm=[0, 2, 1])
+        result: ir.Value = op.Reshape(turned, op.ints(sliding.groups, sliding.width))
         return result
 
     def gram(self, products: Array) -> Array:
@@ -121,10 +178,17 @@ class Correlation:
         products = products.reshape(groups, self.number, channels, channels)
         blocks = np.empty((groups, channels, size, channels, size), dtype=products.dtype)
         placed = self._placed()
-        for shift in self._shifts():
+        for shift, own in self._seen.items():
             along = self._at(shift)
-            sums = reduce(np.kron, [_covered(cut) for cut in along]).astype(products.dtype)
-            found = np.einsum("bp,gpcd->gbcd", sums, products[:, placed[shift]], optimize=True)
+            every = list(product(*(cut.pieces for cut in along)))
+            covered = reduce(np.kron, [_covered(cut) for cut in along])
+            weights = np.zeros((len(covered), self.number), dtype=products.dtype)
+            for pieces in own:
+                column = covered[:, every.index(pieces)]
+                for place, sign in placed[shift, pieces]:
+                    weights[:, place] += sign * column
+            used = np.flatnonzero(weights.any(axis=0))
+            found = np.einsum("bp,gpcd->gbcd", weights[:, used], products[:, used], optimize=True)
             for number, here in enumerate(product(*(range(cut.low, cut.high + 1) for cut in along))):
                 there = tuple(map(sum, zip(here, shift, strict=True)))
                 a, b = (int(np.ravel_multi_index(offset, sliding.kernel)) for offset in (here, there))
@@ -132,51 +196,59 @@ class Correlation:
                 blocks[:, :, a, :, b] = found[:, number]
         return blocks.reshape(groups, sliding.width, sliding.width)
 
+    def _placed(self) -> dict[Product, list[tuple[int, int]]]:
+        """By piece, the places of the products that it is the sum of, and their signs."""
+        entries = enumerate(chain.from_iterable(self._batches), len(self._main))
+        placed = {entry: [(place, 1)] for place, entry in entries}
+        for place, (shift, main) in enumerate(self._main.items()):
+            others = [placed[shift, pieces][0][0] for pieces in self._seen[shift] if pieces != main]
+            placed[shift, main] = [(place, 1), *((other, -1) for other in others)]
+        return placed
+
     def _shifts(self) -> Iterator[Shift]:
         """Differences of offsets, one of each pair of opposites."""
         for shift in product(*(range(1 - kernel, kernel) for kernel in self._sliding.kernel)):
             if shift >= (0,) * len(shift):
                 yield shift
 
-    def _products(self) -> Iterator[Product]:
-        for shift in self._shifts():
-            for pieces in product(*(cut.pieces for cut in self._at(shift))):
-                yield shift, pieces
+    def _pieces(self, shift: Shift) -> Iterator[tuple[tuple[Piece, ...], Pixels]]:
+        """The pieces for a difference, and which pixels of the image are in them, with partners in it too."""
+        sliding = self._sliding
+        axes = list(zip(shift, sliding.dilations, sliding.begins, sliding.sizes, strict=True))
+        for pieces in product(*(cut.pieces for cut in self._at(shift))):
+            pixels = tuple(
+                range(
+                    max(0, piece.start - begin, -move * step),
+                    min(size, piece.start + piece.length - begin, size - move * step),
+                )
+                for piece, (move, step, begin, size) in zip(pieces, axes, strict=True)
+            )
+            if all(pixels):
+                yield pieces, pixels
+
+    def _pixels(self, entry: Product) -> Pixels:
+        shift, pieces = entry
+        return self._seen[shift][pieces]
 
     def _at(self, shift: Shift) -> list[Cut]:
         return [axis[difference] for axis, difference in zip(self._cuts, shift, strict=True)]
 
-    def _placed(self) -> dict[Shift, list[int]]:
-        """By difference, the places of its products, in the order of its pieces."""
-        places = {entry: place for place, entry in enumerate(chain.from_iterable(self._batches))}
-        return {
-            shift: [places[shift, pieces] for pieces in product(*(cut.pieces for cut in self._at(shift)))]
-            for shift in self._shifts()
-        }
-
-    def _sides(self, batch: Sequence[Product]) -> tuple[Array, Array]:
-        """Numbers of the pixels on both sides of every product, filled up: [products, pixels]."""
-        zero = prod(self._sliding.padded)
-        left, right = np.full((2, len(batch), _length(batch[0])), zero, dtype=np.int32)
-        for row, (shift, pieces) in enumerate(batch):
-            pixels = self._numbers([range(piece.start, piece.start + piece.length) for piece in pieces])
-            left[row, : len(pixels)] = pixels
-            right[row, : len(pixels)] = pixels + self._move(shift)
-        return left, right
-
-    def _numbers(self, ranges: Sequence[range]) -> Array:
-        """Numbers of pixels in the padded image, int32."""
-        numbers: Array = np.ravel_multi_index(np.ix_(*ranges), self._sliding.padded).astype(np.int32)
-        return numbers.reshape(-1)
-
-    def _move(self, shift: Shift) -> int:
-        steps = (difference * step for difference, step in zip(shift, self._sliding.dilations, strict=True))
-        strides = (prod(self._sliding.padded[axis + 1 :]) for axis in range(len(shift)))
-        return sum(step * stride for step, stride in zip(steps, strides, strict=True))
+    def _numbers(self, pixels: Pixels, move: Shift) -> Array:
+        """Numbers of the pixels `move` offsets from these, int32; all outside of the image have one."""
+        sizes, steps = self._sliding.sizes, self._sliding.dilations
+        along = [
+            np.asarray(axis) + offset * step for axis, offset, step in zip(pixels, move, steps, strict=True)
+        ]
+        grid = np.meshgrid(*along, indexing="ij", sparse=True)
+        inside = reduce(
+            np.logical_and, [(0 <= at) & (at < size) for at, size in zip(grid, sizes, strict=True)]
+        )
+        numbers = np.ravel_multi_index(tuple(grid), sizes, mode="clip")
+        return np.where(inside, numbers, prod(sizes)).astype(np.int32).reshape(-1)
 
 
-def _length(entry: Product) -> int:
-    return prod(piece.length for piece in entry[1])
+def _length(pixels: Pixels) -> int:
+    return prod(map(len, pixels))
 
 
 def _covered(cut: Cut) -> Array:

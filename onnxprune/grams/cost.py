@@ -55,6 +55,8 @@ def choose(sliding: Sliding, samples: int) -> Choice:
     if prod(sliding.kernel) == 1 or _expected(sliding.kernel) > _MOST_PRODUCTS:
         return Choice("direct", costs, None)
     correlation = Correlation(sliding)
+    if not correlation.number:  # all patches lie in the padding
+        return Choice("direct", costs, None)
     costs["correlation"] = correlation_cost(sliding, correlation, samples)
     dearer = costs["direct"].total > _CLEARLY * costs["correlation"].total
     return Choice("correlation" if dearer else "direct", costs, correlation)
@@ -74,13 +76,20 @@ def direct_cost(sliding: Sliding, samples: int) -> Cost:
 
 
 def correlation_cost(sliding: Sliding, correlation: Correlation, samples: int) -> Cost:
-    """The input padded and turned, both sides of every product gathered, and the products."""
-    channels = sliding.groups * sliding.channels
-    entries = channels * samples * correlation.pixels
-    products = correlation.number * sliding.groups
-    turned, joined = channels * samples * prod(sliding.padded), products * sliding.channels**2
-    moved = 4 * entries + 3 * turned + 3 * joined
-    return Cost(2.0 * _filled(sliding.channels) * entries, _SIZE * moved, products)
+    """The input turned, both sides of every product gathered, and the products, whole and of the border."""
+    channels, (first, others) = sliding.groups * sliding.channels, correlation.sides
+    turned = channels * samples * prod(sliding.sizes)
+    whole, border = (first + others) * turned, channels * samples * correlation.pixels
+    joined = (first * others + 2 * correlation.number) * sliding.groups * sliding.channels**2
+    operations = (
+        2.0
+        * _filled(first * sliding.channels)
+        * _filled(others * sliding.channels)
+        * (turned / sliding.channels)
+    )
+    operations += 2.0 * _filled(sliding.channels) * border
+    moved = 2 * whole + 8 * border + 4 * turned + 3 * joined
+    return Cost(operations, _SIZE * moved, sliding.groups * (1 + correlation.borders))
 
 
 def _filled(width: int) -> int:

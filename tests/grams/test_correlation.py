@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiny import relative
 from units.nets import parsed, run
@@ -67,6 +67,7 @@ def drawn(sliding, samples, dtype=np.float64, seed=0):
 @settings(max_examples=80, deadline=None)
 @given(slidings(), st.integers(1, 3))
 def test_gram_and_sum_are_those_of_the_patches(sliding, samples):
+    assume(Correlation(sliding).number)  # else all patches are padding
     x = drawn(sliding, samples)
     gram, total = correlated(sliding, x)
     a = patches(x, sliding)
@@ -86,7 +87,7 @@ def test_gram_and_sum_are_those_of_the_patches(sliding, samples):
     ],
 )
 def test_as_exact_as_the_patches_themselves(sliding, dtype):
-    """No correction is subtracted, so that nothing cancels."""
+    """What is subtracted are borders, less than what they are subtracted from."""
     x = drawn(sliding, 4, np.float64 if dtype == "double" else np.float32) + 3  # a mean makes all sums large
     x = x.astype(np.float64 if dtype == "double" else np.float32)
     gram, total = correlated(sliding, x, dtype)
@@ -98,10 +99,15 @@ def test_as_exact_as_the_patches_themselves(sliding, dtype):
 def test_products_are_half_of_the_differences_and_their_borders():
     sliding = Sliding(1, 1, (3, 3), (1, 1), (1, 1), (1, 1), (32, 32))
     correlation = Correlation(sliding)
-    # an axis has 5, 3 or 1 pieces for differences of 0, 1 or 2; of both axes' differences half is multiplied
-    assert correlation.number == ((5 + 2 * 3 + 2 * 1) ** 2 - 5**2) // 2 + 5**2
-    assert 13 * 32**2 < correlation.pixels < 13 * 34**2
-    assert 81 * 32**2 / correlation.pixels > 5
+    # of an axis's pieces 3 reach into the image for a difference of 0, else 1; of the pairs half is needed
+    assert correlation.number == ((3 + 4 * 1) ** 2 - 3**2) // 2 + 3**2
+    assert correlation.sides == (3, 5)  # 15 products over the whole image, of which 13 are wanted
+    assert correlation.pixels < 32**2
+
+
+def test_windows_with_gaps_between_them_have_no_whole_products():
+    assert Correlation(Sliding(1, 1, (2,), (3,), (0,), (0,), (5,))).sides == (0, 0)
+    assert Correlation(Sliding(1, 1, (2,), (3,), (0,), (0,), (6,))).sides == (2, 1)
 
 
 # -- what a Conv reads
