@@ -94,7 +94,13 @@ def curvlinops(net: nn.Module, batches: list[Tensor]) -> Steps:
     for x in batches:
         y = torch.zeros(len(x), dtype=torch.long, device=x.device)
         kfac = KFACLinearOperator(
-            net, loss, parameters, [(x, y)], fisher_type="mc", check_deterministic=False, separate_weight_and_bias=False
+            net,
+            loss,
+            parameters,
+            [(x, y)],
+            fisher_type="mc",
+            check_deterministic=False,
+            separate_weight_and_bias=False,
         )
         kfac.compute_kronecker_factors()
         yield
@@ -213,9 +219,21 @@ def _wait(device: str) -> None:
 
 def turn(tool: str, net: str, device: str) -> Row:
     """One tool in a process of its own, on one thread."""
-    command = [sys.executable, "-m", "benchmarks.calibration", "--run", tool, "--only", net, "--provider", device]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.calibration",
+        "--run",
+        tool,
+        "--only",
+        net,
+        "--provider",
+        device,
+    ]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads, cwd=ROOT, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | threads, cwd=ROOT, check=False
+    )
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
     found: Row = json.loads(done.stdout.strip().splitlines()[-1])
@@ -226,7 +244,12 @@ def rows_of(net: str, tools: list[str], device: str) -> Iterator[Row]:
     """A row a tool; `torch` is run in every turn."""
     turns = [{tool: turn(tool, net, device) for tool in tools} for _ in range(_TURNS)]
     for tool in tools:
-        row: Row = {"model": net, "ratio": 1.0, "recipe": f"{tool}, {device}", "environment": environment(0, None)}
+        row: Row = {
+            "model": net,
+            "ratio": 1.0,
+            "recipe": f"{tool}, {device}",
+            "environment": environment(0, None),
+        }
         errors = [each[tool]["error"] for each in turns if "error" in each[tool]]
         if errors:
             yield row | {"error": errors[0]}
@@ -247,13 +270,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), metavar="NET")
     parser.add_argument("--recipe", nargs="+", choices=["onnxprune", *TOOLS], default=["onnxprune", *TOOLS])
     parser.add_argument("--provider", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--run", choices=["onnxprune", *TOOLS], help="run this one here and print its seconds")
+    parser.add_argument(
+        "--run", choices=["onnxprune", *TOOLS], help="run this one here and print its seconds"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.run:
         torch.set_num_threads(1)
         subject = SUBJECTS[args.only[0]]
-        of = by_onnxprune(subject, args.provider) if args.run == "onnxprune" else by_torch(args.run, subject, args.provider)
+        of = (
+            by_onnxprune(subject, args.provider)
+            if args.run == "onnxprune"
+            else by_torch(args.run, subject, args.provider)
+        )
         print(json.dumps(of))
         return
     tools = list(dict.fromkeys(["torch", *args.recipe]))

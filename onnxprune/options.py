@@ -120,17 +120,15 @@ class Training(BaseModel):
 
     `objective`: what is learned, "auto" being distillation where there is a teacher and labels otherwise;
     `balance` is the share of distillation in "both". `milestones` are places in the run, from 0 to 1, where a
-    step schedule multiplies the rate by `gamma`. `relative`: the learning rate is a share of each tensor's
-    own size. `masks`: whether zeros of layers' weights stay zero. `holdout`: the share of the samples that is
-    not trained on but chosen by, where there is no evaluation data.
+    step schedule multiplies the rate by `gamma`. `masks`: whether zeros of layers' weights stay zero.
+    `holdout`: the share of the samples that is not trained on but chosen by, where there is no evaluation data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: Annotated[int, Field(ge=1)] = 10
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    relative: bool = False
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "step", "constant"] = "cosine"

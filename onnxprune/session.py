@@ -6,8 +6,12 @@ back silently: `auto` takes CUDA only when onnxruntime itself offers it, `cuda` 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -29,6 +33,15 @@ Array = npt.NDArray[Any]
 _FATAL_ONLY = 4  # onnxruntime's log levels: its warnings about unused initializers are not the user's
 _PROTOBUF_LIMIT = 2**31 - 2**20  # a serialised model above 2 GiB cannot be handed over as bytes
 
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+# TF32 keeps three digits of a product, too few for statistics that are to be inverted. The default search for
+# convolutions tries every algorithm at every new shape: dearer than it saves where many graphs run briefly.
+_OPTIONS = {_CUDA: {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}}
+_UNLOADED = (
+    "onnxruntime-gpu is installed, but its CUDA does not load here; install CUDA and cuDNN of the versions "
+    "it was built for (pip install 'onnxruntime-gpu[cuda,cudnn]')"
+)
+
 
 def providers(choice: Provider = "auto") -> list[str]:
     """The execution providers for `choice`, most wanted first.
@@ -40,14 +53,13 @@ def providers(choice: Provider = "auto") -> list[str]:
         raise RuntimeUnavailableError(
             "onnxruntime is not installed; install one of 'onnxprune[cpu]' or 'onnxprune[gpu]' (not both)"
         )
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    has_cuda = _CUDA in onnxruntime.get_available_providers()
     if choice == "cuda" and not has_cuda:
         raise RuntimeUnavailableError(
             "--provider cuda: this onnxruntime has no CUDA; install 'onnxprune[gpu]' instead of [cpu], "
             "or use --provider cpu"
         )
-    cuda = ["CUDAExecutionProvider"] if has_cuda and choice != "cpu" else []
-    return [*cuda, "CPUExecutionProvider"]
+    return [_CUDA, _CPU] if has_cuda and choice != "cpu" else [_CPU]
 
 
 class Session:
@@ -71,6 +83,7 @@ class Session:
 
         Raises:
             ModelError: onnxruntime refuses the graph; the message is onnxruntime's, on one line.
+            RuntimeUnavailableError: `cuda` was asked for, and its libraries do not load.
         """
         chosen = providers(provider)
         options = onnxruntime.SessionOptions()
@@ -81,12 +94,16 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
         try:
-            self._session = _open(model, options, chosen)
+            self._session = _open(model, options, [(name, _OPTIONS.get(name, {})) for name in chosen])
         except Exception as error:  # onnxruntime raises a dozen unrelated classes for one thing
             raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
         self.inputs: list[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
+        if self.provider != chosen[0]:  # onnxruntime goes on without a provider that does not load
+            if provider == "cuda":
+                raise RuntimeUnavailableError(f"--provider cuda: {_UNLOADED}, or use --provider cpu")
+            warnings.warn(f"{_UNLOADED}; running on the CPU", RuntimeWarning, stacklevel=2)
 
     def run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
         """Run one batch; feeds the graph does not name are ignored.
@@ -108,7 +125,16 @@ def weight_bytes(model: ir.Model) -> int:
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
-def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[str]) -> Any:
+@cache
+def _load_cuda() -> None:
+    """Let onnxruntime find CUDA libraries that pip installed; it prints at length where there are none."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        onnxruntime.preload_dlls()
+
+
+def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[tuple[str, dict[str, str]]]) -> Any:
+    if any(name == _CUDA for name, _ in chosen):
+        _load_cuda()
     if isinstance(model, Path):
         return onnxruntime.InferenceSession(str(model), options, providers=chosen)
     if isinstance(model, ir.Model):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from units.nets import parsed
 
@@ -113,6 +114,34 @@ def test_cuda_without_cuda_is_an_error_not_a_fallback(monkeypatch):
         RuntimeUnavailableError, match="--provider cuda: this onnxruntime has no CUDA; install"
     ):
         providers("cuda")
+
+
+class Unloaded:
+    """onnxruntime-gpu on a machine without CUDA: it says what it could do, and does the rest on the CPU."""
+
+    def __init__(self):
+        self.__dict__ |= {
+            name: getattr(onnxruntime, name) for name in ("SessionOptions", "GraphOptimizationLevel")
+        }
+
+    def get_available_providers(self):
+        return [CUDA, CPU]
+
+    def preload_dlls(self):
+        print("libcudart: cannot open shared object file")
+
+    def InferenceSession(self, model, options, providers):
+        assert [name for name, _ in providers] == [CUDA, CPU]
+        return onnxruntime.InferenceSession(model, options, providers=[CPU])
+
+
+def test_cuda_that_does_not_load_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(module, "onnxruntime", Unloaded())
+    with pytest.raises(RuntimeUnavailableError, match="CUDA does not load here; install"):
+        Session(model(), "cuda")
+    with pytest.warns(RuntimeWarning, match=r"does not load here.*running on the CPU"):
+        assert Session(model()).provider == CPU
+    assert capsys.readouterr().out == ""
 
 
 def test_without_onnxruntime_the_remedy_is_said(monkeypatch):

@@ -141,7 +141,6 @@ _HELP = {
     "epochs": "Passes over the data.",
     "optimizer": "Who moves the weights.",
     "learning_rate": "Learning rate at the start.",
-    "relative": "Take the learning rate as a share of each tensor's own root mean square.",
     "holdout": "Share of the samples to choose the best epoch by instead of training on it, without --eval.",
     "momentum": "Momentum of sgd, or the first beta of adamw.",
     "weight_decay": "Weight decay of matrices and kernels; biases and scales have none.",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ from onnxprune.progress import Advance, Progress
 HELD_BACK = "loss held back"
 _SHOWN = 10  # steps between two looks at the loss, each of which waits for the device
 _SAVED = 300.0  # seconds between two checkpoints within an epoch
-_LEAST_SIZE = 1e-3  # a tensor of zeros can still be trained
 
 
 @dataclass
@@ -157,8 +155,7 @@ class Trainer:
         step = position.epoch * self.steps + position.step
         self._seed(options.seed + step)
         for group in self.run.optimizer.param_groups:
-            whole = options.learning_rate * rate(step / (options.epochs * self.steps), options)
-            group["lr"] = whole * group["size"]
+            group["lr"] = options.learning_rate * rate(step / (options.epochs * self.steps), options)
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
         loss = self._loss(module, share)
         self.run.optimizer.zero_grad(set_to_none=True)
@@ -214,32 +211,17 @@ class Trainer:
 
 
 def make_optimizer(parameters: dict[str, nn.Parameter], options: Training) -> torch.optim.Optimizer:
-    """The optimizer; weight decay is for matrices and kernels, not for biases and scales.
-
-    Tensors of one kind and one `size`, of which the learning rate is a share, are a group.
-    """
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
-    for parameter in parameters.values():
-        groups[parameter.dim() > 1, size_of(parameter) if options.relative else 1.0].append(parameter)
-    filled = [
-        {"params": members, "weight_decay": options.weight_decay if matrix else 0.0, "size": size}
-        for (matrix, size), members in groups.items()
+    """The optimizer; weight decay is for matrices and kernels, not for biases and scales."""
+    groups = [
+        {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    filled = [group for group in groups if group["params"]]
     fused = all(parameter.is_cuda for parameter in parameters.values())  # one kernel a step instead of dozens
     start, momentum = options.learning_rate, options.momentum
     if options.optimizer == "sgd":
         return torch.optim.SGD(filled, start, momentum, nesterov=momentum > 0, fused=fused)
     return torch.optim.AdamW(filled, start, (momentum, 0.999), fused=fused)
-
-
-def size_of(parameter: Tensor) -> float:
-    """The root mean square of what is not zero, 0.001 at least.
-
-    The relative step size of Adafactor (Shazeer & Stern 2018, §8): with it one learning rate fits networks
-    with and without folded normalisation.
-    """
-    kept = parameter.detach()[parameter.detach() != 0].double()
-    return max(float(kept.square().mean().sqrt()) if len(kept) else 0.0, _LEAST_SIZE)
 
 
 def rate(done: float, options: Training) -> float:

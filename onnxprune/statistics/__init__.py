@@ -1,7 +1,8 @@
 """Statistics: activation means and the Kronecker factors A and G of every layer.
 
-`graph` emits the sums as graph outputs, `collect` runs and adds them, `factors` is the linear algebra on them
-and `store` their file; `first_order` has what scores of units need of activations and gradients together.
+`graph` emits the sums as graph outputs, a layer by an `entry`, those of few rows `waiting` for more.
+`collect` runs it and `totals` adds up. `factors` is the linear algebra on them and `store` their file;
+`first_order` has what scores of units need of activations and gradients together.
 """
 
 from onnxprune.statistics.collect import Gathering, collect

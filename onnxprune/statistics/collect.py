@@ -6,8 +6,9 @@ sums are what one process would have added for its batches.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,16 @@ import onnx_ir as ir
 
 from onnxprune.data import Batch, Data
 from onnxprune.errors import StatisticsError, UsageError
-from onnxprune.grams import Correlation
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Average, Loss
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Provider, Session
-from onnxprune.statistics.factors import Factor, Gram, Samples
 from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_positions
 from onnxprune.statistics.store import LayerStatistics, Statistics
+from onnxprune.statistics.totals import Totals
+from onnxprune.statistics.waiting import Queue
 
 Array = npt.NDArray[Any]
-
-DECAY = 0.95  # the papers' exponential average
 
 
 @dataclass(frozen=True)
@@ -83,29 +82,58 @@ def collect(
         labels=how.labels,
         positions=how.positions,
         batch=min(data.batch_size, data.count),
+        wait=how.average == "mean",
     )
     session = Session(graph.model, how.provider)
+    queues = {name: Queue.of(waiting, how.provider) for name, waiting in graph.waiting.items()}
     noise = NoiseSource(graph, how)
+    totals = [Totals(how.average == "exponential", graph.shares.get(layer.name, 1.0)) for layer in layers]
+    samples = 0
+    with (progress or Silent()).stage("statistics", data.count) as advance:
+        for number, batch in enumerate(data.batches()):
+            feeds = feeds_of(graph, batch, noise.draw(number, batch.feeds))
+            outputs = session.run({**feeds, START: _start(how.seed, number)})
+            for name, queue in queues.items():
+                outputs |= queue.add(outputs.pop(name))
+            _add(totals, outputs)
+            samples += batch.count
+            advance(batch.count)
+    if not samples:
+        raise StatisticsError("no samples: the calibration data has no batch")
+    for queue in queues.values():
+        _add(totals, queue.flush())
     total = Statistics(
         sha256=sha256,
-        samples=0,
+        samples=samples,
         loss=graph.head.description if graph.head else "none",
         average=how.average,
         seed=how.seed,
         positions=how.positions,
         blocked=dict(graph.blocked),
     )
-    with (progress or Silent()).stage("statistics", data.count) as advance:
-        for number, batch in enumerate(data.batches()):
-            feeds = feeds_of(graph, batch, noise.draw(number, batch.feeds))
-            outputs = session.run({**feeds, START: _start(how.seed, number)})
-            _add(total, graph, layers, outputs, batch.count)
-            advance(batch.count)
-    if not total.samples:
-        raise StatisticsError("no samples: the calibration data has no batch")
-    for name, correlation in graph.correlations.items():
-        total.layers[name] = _put_together(total.layers[name], correlation)
+    for layer, sums in zip(layers, totals, strict=True):
+        total.layers[layer.name] = _finished(layer, sums, samples, graph)
     return total
+
+
+def _add(totals: Sequence[Totals], outputs: Mapping[str, Array]) -> None:
+    """Give every layer its own outputs, which end with its number."""
+    own: dict[int, dict[str, Array]] = defaultdict(dict)
+    for name, array in outputs.items():
+        kind, _, number = name.partition("/")
+        own[int(number)][kind] = array
+    for index, found in own.items():
+        totals[index].add(found)
+
+
+def _finished(layer: Layer, sums: Totals, samples: int, graph: StatisticsGraph) -> LayerStatistics:
+    made = sums.statistics(samples, graph.correlations.get(layer.name))
+    if not made.finite():
+        raise StatisticsError(
+            f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its statistics; "
+            "check the calibration data and the model's weights"
+        )
+    return made
 
 
 def _start(seed: int, number: int) -> Array:
@@ -144,71 +172,3 @@ class NoiseSource:
             shapes = self._session.run(feeds)
             self._known[key] = {name: tuple(int(size) for size in shape) for name, shape in shapes.items()}
         return self._head.draw(np.random.default_rng([self._seed, number]), self._known[key])
-
-
-def _add(
-    total: Statistics,
-    graph: StatisticsGraph,
-    layers: list[Layer],
-    outputs: Mapping[str, Array],
-    samples: int,
-) -> None:
-    for index, layer in enumerate(layers):
-        made = _layer_statistics(outputs, index, samples, graph.shares.get(layer.name, 1.0))
-        if not made.finite():
-            raise StatisticsError(
-                f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its statistics; "
-                "check the calibration data and the model's weights"
-            )
-        known = total.layers.get(layer.name)
-        if total.average == "exponential":
-            made = made.scaled()
-        if known is None:
-            total.layers[layer.name] = made
-        else:
-            pair = (DECAY, 1 - DECAY) if total.average == "exponential" else (1.0, 1.0)
-            total.layers[layer.name] = known.merge(made, *pair)
-    total.samples += samples
-
-
-def _layer_statistics(
-    outputs: Mapping[str, Array], index: int, samples: int, share: float
-) -> LayerStatistics:
-    """Of one batch; a row of features stands for `share` rows. Products wait for `_put_together`."""
-    rows = float(outputs[f"count/{index}"].reshape(-1)[0])
-    activations: Factor
-    if f"rows/{index}" in outputs:
-        features = outputs[f"rows/{index}"].transpose(0, 2, 1)
-        ones = np.ones((*features.shape[:2], 1), dtype=features.dtype)
-        scale = np.sqrt(share).astype(features.dtype)
-        activations = Samples(scale * np.concatenate([features, ones], axis=2), rows)
-    elif f"products/{index}" in outputs:
-        parts = (outputs[f"products/{index}"], outputs[f"sum/{index}"])
-        flat = [part.reshape(len(part), -1).astype(np.float64) for part in parts]
-        activations = Gram(np.concatenate(flat, axis=1), rows)
-    else:
-        gram = share * outputs[f"gram/{index}"].astype(np.float64)
-        total = share * outputs[f"sum/{index}"].astype(np.float64)
-        activations = Gram(_with_bias(gram, total, rows), rows)
-    gradient = outputs.get(f"gradient/{index}")
-    gradients = None if gradient is None else Gram(gradient.astype(np.float64), rows)
-    return LayerStatistics(activations, gradients, rows, float(samples))
-
-
-def _put_together(layer: LayerStatistics, correlation: Correlation) -> LayerStatistics:
-    """The gram of [a; 1] from the summed products and sums of a."""
-    factor = layer.activations
-    assert isinstance(factor, Gram)
-    products, total = np.split(factor.total, [-correlation.width], axis=1)
-    gram = _with_bias(correlation.gram(products), total, factor.weight)
-    return replace(layer, activations=Gram(gram, factor.weight))
-
-
-def _with_bias(gram: Array, total: Array, rows: float) -> Array:
-    """The gram of [a; 1] from the gram of a, its sum and the number of rows."""
-    groups, size, _ = gram.shape
-    full = np.empty((groups, size + 1, size + 1), dtype=np.float64)
-    full[:, :size, :size] = gram
-    full[:, :size, size] = full[:, size, :size] = total
-    full[:, size, size] = rows
-    return full

@@ -8,6 +8,7 @@ For layer i with features a [groups, d_in, rows] and gradient responses g [group
     gradient/i  Σ g gᵀ
     count/i     rows
 
+or, where a batch has few rows, what a graph of their own makes these of (see `waiting`), as given/<name>/i.
 Only these leave the device. Uses of a shared weight are concatenated along rows. Where only some positions of
 every sample are taken, a row of a stands for `share` rows; `count` counts them all. g is taken of all: its
 squares have heavy tails, so that few rows say little, and its gram costs little beside the backward pass.
@@ -23,10 +24,12 @@ import onnx_ir as ir
 from onnxprune.emit import Emitter
 from onnxprune.errors import StatisticsError
 from onnxprune.gradient import LossHead, attach_loss, backpropagate
-from onnxprune.grams import Correlation, Sliding, choose, square
+from onnxprune.grams import Correlation, Sliding, choose
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Loss
 from onnxprune.rows import Drawn
+from onnxprune.statistics.entry import Entry
+from onnxprune.statistics.waiting import Waiting
 
 START = "statistics/start"  # the input that says which positions are taken
 BATCH = 32  # samples a run where nothing else is known
@@ -38,7 +41,8 @@ class StatisticsGraph:
 
     `shapes` is a second graph whose outputs, named as the noise inputs, are the shapes the noise must have.
     `correlations` put the products of a layer together, `shares` say how many rows one of its rows stands
-    for, where that is not one; both by the layer's name.
+    for, where that is not one; both by the layer's name. `waiting` are the sums that are made later, by the
+    name of the output that they are made of.
     """
 
     model: ir.Model
@@ -48,6 +52,7 @@ class StatisticsGraph:
     shapes: ir.Model | None = None
     correlations: dict[str, Correlation] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    waiting: dict[str, Waiting] = field(default_factory=dict)
 
 
 def build(
@@ -60,6 +65,7 @@ def build(
     labels: bool = False,
     positions: int | None = None,
     batch: int = BATCH,
+    wait: bool = False,
 ) -> StatisticsGraph:
     """Emit the statistics graph of a copy of `model`.
 
@@ -72,6 +78,7 @@ def build(
         labels: take true labels from a graph input instead of sampling them.
         positions: how many positions of every sample the features are taken at, at most; all if None.
         batch: samples a run, from which the cheaper way to a gram is chosen.
+        wait: whether sums may be made of several batches at once.
 
     Raises:
         StatisticsError: `positions` are given, and those of a layer are not known before the run.
@@ -92,16 +99,19 @@ def build(
                 blocked[layer.name] = "no gradient: " + ", ".join(sorted(reasons))
     drawn = _drawn(model.graph, layers, positions)
     correlations: dict[str, Correlation] = {}
+    waiting: dict[str, Waiting] = {}
     for index, layer in enumerate(layers):
         rows = drawn.get(layer.name)
-        cheaper = None if rows is not None or layer.name in sampled else _correlation(layer, batch)
+        direct = rows is not None or layer.name in sampled
+        cheaper = None if direct else _correlation(layer, batch)
+        entry = Entry(op, layer, index, waiting, _rows_of(layer, batch) if wait and rows is None else None)
         if cheaper is None:
-            outputs |= _activations(op, layer, index, layer.name in sampled, rows)
+            outputs |= entry.activations(layer.name in sampled, rows)
         else:
             correlations[layer.name] = cheaper
-            outputs |= _correlated(op, layer, index, cheaper)
+            outputs |= entry.correlated(cheaper)
         if gradients and layer.name not in blocked:
-            outputs |= _gradients(op, layer, index, backward)
+            outputs |= entry.gradients(backward)
     expose(model.graph, outputs)
     return StatisticsGraph(
         model,
@@ -111,6 +121,7 @@ def build(
         None if head is None else noise_shapes(source, head),
         correlations,
         {name: rows.share for name, rows in drawn.items()},
+        waiting,
     )
 
 
@@ -170,67 +181,9 @@ def noise_shapes(source: ir.Model, head: LossHead) -> ir.Model:
     return model
 
 
-def _activations(
-    op: Emitter, layer: Layer, index: int, sampled: bool, rows: Drawn | None
-) -> dict[str, ir.Value]:
-    features = widened(op, layer, _joined(op, [layer.features(op, use.input, rows) for use in layer.uses]))
-    count = op.Shape(features, start=2)
-    if rows is not None:
-        count = op.Div(op.Mul(count, op.ints(rows.positions)), op.ints(rows.kept))
-    made = {
-        "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
-        "count": count,
-    }
-    if sampled:
-        made["rows"] = op.Identity(features)
-    else:
-        made["gram"] = square(op, features, layer.groups, layer.d_in)
-    return _named(layer, index, made)
-
-
-def _correlated(op: Emitter, layer: Layer, index: int, correlation: Correlation) -> dict[str, ir.Value]:
-    """The same from products of shifted images; the uses' inputs, equally large, count as further samples."""
-    images = [widened(op, layer, use.input) for use in layer.uses]
-    image = images[0] if len(images) == 1 else op.Concat(*images, axis=0)
-    products, total = correlation.emit(op, image)
-    count = op.Mul(op.Shape(image, start=0, end=1), op.ints(correlation.positions))
-    return _named(layer, index, {"products": products, "sum": total, "count": count})
-
-
-def _named(layer: Layer, index: int, made: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
-    for name, value in made.items():
-        value.dtype = ir.DataType.INT64 if name == "count" else sum_type(layer)
-    return {f"{name}/{index}": value for name, value in made.items()}
-
-
-def _gradients(
-    op: Emitter, layer: Layer, index: int, backward: Mapping[ir.Value, ir.Value]
-) -> dict[str, ir.Value]:
-    parts = [layer.responses(op, backward[use.output]) for use in layer.uses]
-    responses = widened(op, layer, _joined(op, parts))
-    gram = square(op, responses, layer.groups, layer.d_out)
-    gram.dtype = sum_type(layer)
-    return {f"gradient/{index}": gram}
-
-
-def sum_type(layer: Layer) -> ir.DataType:
-    """A type that sums of squares fit in: that of the weights, but float32 for float16 and bfloat16."""
-    dtype = layer.weight.dtype
-    return dtype if dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) else ir.DataType.FLOAT
-
-
-def widened(op: Emitter, layer: Layer, value: ir.Value) -> ir.Value:
-    """`value` in the layer's `sum_type`."""
-    dtype = sum_type(layer)
-    if layer.weight.dtype != dtype:
-        value = op.Cast(value, to=dtype.value)
-    value.dtype = dtype
-    return value
-
-
-def _joined(op: Emitter, parts: Sequence[ir.Value]) -> ir.Value:
-    joined: ir.Value = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=2)
-    return joined
+def _rows_of(layer: Layer, batch: int) -> int | None:
+    positions = kept_positions(layer, None)
+    return None if positions is None else positions * batch
 
 
 def expose(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> None:

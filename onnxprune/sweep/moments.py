@@ -23,7 +23,7 @@ from onnxprune.refit import Problem
 from onnxprune.rows import Every, Rows
 from onnxprune.session import Provider, Session
 from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
-from onnxprune.statistics.graph import sum_type, widened
+from onnxprune.statistics.entry import sum_type, widened
 from onnxprune.sweep.targets import Target
 
 Array = npt.NDArray[Any]

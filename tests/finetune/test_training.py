@@ -20,7 +20,7 @@ import onnx_ir as ir
 import pytest
 import safetensors
 import torch
-from units.nets import array, parsed, put, run
+from units.nets import array, parsed, run
 
 import onnxprune
 from onnxprune.data import open_data
@@ -170,18 +170,6 @@ def test_too_few_samples_to_choose_by_are_said(lesson: Lesson) -> None:
     report = train(lesson.pruned, few, epochs=1).report
     assert report.best is None and any("too few samples" in words for words in report.warnings)
     assert not train(lesson.pruned, few, epochs=1, holdout=0).report.warnings
-
-
-@pytest.mark.parametrize("scale", [0.03, 30])
-def test_relative_steps_do_not_depend_on_how_large_a_tensor_is(lesson: Lesson, scale: float) -> None:
-    """With w1, b1 times a factor and w2 divided by it, a ReLU network is the same, and learns the same."""
-    model = load(lesson.pruned).ir
-    for name, factor in (("w1", scale), ("b1", scale), ("w2", 1 / scale)):
-        put(model, name, (array(model, name) * factor).astype(np.float32))
-    given = {"relative": True, "output": None, "weight_decay": 0.0}
-    want, found = (learn(lesson, **given), train(load(model), lesson.data, **_SHORT | given))
-    losses = [[row.loss for row in result.report.epochs[1:]] for result in (want, found)]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)  # AdamW's 1e-8 beside the gradients
 
 
 def test_without_labels_the_best_is_the_nearest_to_the_teacher(lesson: Lesson) -> None:

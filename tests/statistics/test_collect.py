@@ -9,7 +9,7 @@ from units.nets import array, parsed
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import find_layers
 from onnxprune.statistics import Gathering, Gram, Samples, collect
-from onnxprune.statistics.collect import DECAY
+from onnxprune.statistics.totals import DECAY
 
 FLOAT32 = 1e-5  # the bound; sums of some thousand float32 products are good to about 1e-6
 

@@ -9,7 +9,8 @@ from units.nets import parsed, run
 from onnxprune.emit import Emitter
 from onnxprune.grams import times
 from onnxprune.layers import find_layers
-from onnxprune.statistics.graph import build, sum_type
+from onnxprune.statistics.entry import sum_type
+from onnxprune.statistics.graph import build
 
 FLOAT32 = 1e-6  # sums of at most 20 float32 products
 

@@ -1,0 +1,85 @@
+"""What the CPU does, a GPU does as well: statistics, gradients, evaluation, a whole compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from tiny import relative
+
+import onnxprune
+from onnxprune import load
+from onnxprune.data import open_data
+from onnxprune.evaluate import evaluate
+from onnxprune.session import Session
+from onnxprune.statistics import Gathering, collect
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA"
+    ),
+]
+
+# float32 on both, summed in another order; TF32, which has three digits, would fail
+ROUNDING = 1e-4
+
+NETS = {"lenet_300_100": (784,), "lenet_5": (1, 28, 28), "resnet20_cifar10": (3, 32, 32)}
+
+
+@pytest.fixture(params=NETS)
+def net(request):
+    model = load(ROOT / "models" / f"{request.param}.onnx")
+    x = np.random.default_rng(0).standard_normal((48, *NETS[request.param])).astype(np.float32)
+    return model, x
+
+
+def test_a_session_is_on_the_gpu(net):
+    assert Session(net[0].ir).provider == "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize("loss", ["auto", "gaussian"])
+def test_statistics_are_those_of_the_cpu(net, loss):
+    model, x = net
+    data = open_data({model.graph.inputs[0].name: x}, model.graph.inputs, batch_size=16)
+    cpu, gpu = (
+        collect(model.ir, model.sha256, data, Gathering(loss=loss, provider=provider))
+        for provider in ("cpu", "cuda")
+    )
+    for name, known in cpu.layers.items():
+        found = gpu.layers[name]
+        assert relative(found.activations.mean(), known.activations.mean()) < ROUNDING, name
+        assert relative(found.gradients.mean(), known.gradients.mean()) < ROUNDING, name
+
+
+def test_a_compression_is_that_of_the_cpu(mnist_calibration, mnist_eval, tmp_path):
+    reports = {
+        provider: onnxprune.compress(
+            ROOT / "models" / "lenet_300_100.onnx",
+            mnist_calibration,
+            ratio=0.1,
+            provider=provider,
+            evaluation=mnist_eval,
+            output=tmp_path / f"{provider}.onnx",
+        ).report
+        for provider in ("cpu", "cuda")
+    }
+    assert reports["cpu"].nonzero_after == pytest.approx(reports["cuda"].nonzero_after, rel=1e-3)
+    # of 1,000 images at least; two masks that differ by rounding differ by a few of them
+    assert abs(reports["cpu"].metric.after - reports["cuda"].metric.after) < 0.005
+
+
+def test_units_go_there_too(tmp_path):
+    x = np.random.default_rng(0).standard_normal((64, 3, 32, 32)).astype(np.float32)
+    path = ROOT / "models" / "resnet20_cifar10.onnx"
+    small = onnxprune.compress(path, {"input": x}, macs=0.6, provider="cuda", output=tmp_path / "small.onnx")
+    assert small.report.macs_after / small.report.macs_before < 0.61
+    values = [
+        evaluate(tmp_path / "small.onnx", {"input": x}, reference=load(path).ir, provider=p).values
+        for p in ("cpu", "cuda")
+    ]
+    assert values[0]["kl"] == pytest.approx(values[1]["kl"], rel=1e-3)
