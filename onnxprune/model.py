@@ -22,7 +22,7 @@ from onnxprune.errors import ModelError
 from onnxprune.normalise import Note, normalise
 from onnxprune.normalise.sparse import densify
 
-__all__ = ["Model", "Note", "load", "parameter_count", "parameters", "read"]
+__all__ = ["Model", "Note", "files", "load", "parameter_count", "parameters", "read"]
 
 _FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
@@ -94,6 +94,20 @@ def read(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
     return Model(model, path, digest, opset, size)
+
+
+def files(path: str | Path) -> list[Path]:
+    """The files that the model at `path` consists of: its own, then those with its weights, in name order.
+
+    The graph is parsed and no more: neither checked, nor are weights read.
+
+    Raises:
+        ModelError: no such file, not ONNX, cut off, external data missing or outside its folder.
+    """
+    try:
+        return _read(Path(path))[1]
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def parameters(model: Model | ir.Model) -> dict[str, ir.TensorProtocol]:
