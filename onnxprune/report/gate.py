@@ -13,7 +13,7 @@ from onnxprune.report import words
 from onnxprune.report.schema import CompressionReport, GateReport
 from onnxprune.report.terminal import screen, table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&$])")  # what a name may hold and Markdown would take for its own
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")  # what a name may hold and Markdown would take for its own
 
 
 def print_gate(report: GateReport) -> None:
@@ -34,7 +34,7 @@ def failure(report: GateReport) -> str:
     for model, check in report.failed:
         what, allowed, measured = words.check(check, report.metric)
         flag = "--" + check.name.replace("_", "-")
-        found.append(f"{model.model}: {what} {measured}, {flag} wants {allowed}")
+        found.append(f"{model.model}: {what} {measured}, not {allowed} ({flag})")
     return f"{'; '.join(found)}; prune otherwise, or change the limit"
 
 
@@ -46,12 +46,9 @@ def read_compression(path: Path, report: GateReport) -> CompressionReport:
     """
     try:
         found = CompressionReport.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}; name what compress --json wrote"
-        ) from error
-    except ValidationError as error:
-        raise DataError(f"{path}: is no report of a compression; name what compress --json wrote") from error
+    except (OSError, ValidationError) as error:
+        why = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is no such report"
+        raise DataError(f"{path}: {why}; name what compress --json wrote") from error
     model = report.models[0]
     if found.bytes_after != model.bytes:
         written = words.count(found.bytes_after)
@@ -66,14 +63,14 @@ def markdown(report: GateReport, compression: CompressionReport | None = None) -
     """A section for a summary of CI: the verdict, every limit, and the model before and after."""
     count = sum(len(model.checks) for model in report.models)
     verdict = "✅ all limits hold" if report.held else f"❌ {len(report.failed)} of {count} limits fail"
-    names = ", ".join(_plain(model.model) for model in report.models[:1])
-    more = f" and {len(report.models) - 1} more" if len(report.models) > 1 else ""
+    first, count_more = _plain(report.models[0].model), len(report.models) - 1
+    names = f"{first} and {count_more} more" if count_more else first
     rows = [
         (model.model, *words.check(check, report.metric), "✅" if check.held else "❌")
         for model in report.models
         for check in model.checks
     ]
-    lines = [f"### onnxprune: {names}{more}: {verdict}", ""]
+    lines = [f"### onnxprune: {names}: {verdict}", ""]
     lines += _table(("model", "limit on", "allowed", "measured", ""), rows, left=2)
     if compression is not None:
         lines += _table(("", "before", "after"), words.totals(compression), left=1)

@@ -127,7 +127,7 @@ def totals(report: CompressionReport) -> list[tuple[str, str, str]]:
 #: By limit: what it is about, {} being the figure of merit, and how a value of it is written.
 _LIMITS: dict[str, tuple[str, Callable[[str, float], str]]] = {
     "max_bytes": ("bytes", lambda _, value: f"{value:,.0f}"),
-    "max_share": ("bytes, of the reference's", lambda _, value: percent(value)),
+    "max_share": ("share of the reference's bytes", lambda _, value: percent(value)),
     "max_macs": ("MACs per sample", lambda _, value: f"{value:,.0f}"),
     "min_metric": ("{}", figure),
     "max_drop": ("drop of {}", lambda _, value: f"{value:.4g}"),
