@@ -27,6 +27,7 @@ __all__ = ["Model", "Note", "files", "load", "parameter_count", "parameters", "r
 _FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
 _CHUNK = 2**20
+_LFS_POINTER = b"version https://git-lfs"  # what a checkout without `lfs: true` has in a model's place
 _UNNAMED = "the model given"
 
 
@@ -141,6 +142,8 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
         raise ModelError(f"cannot be read: {error.strerror}; check its permissions") from error
     if not content:
         raise ModelError("is empty; export or download it again")
+    if content.startswith(_LFS_POINTER):
+        raise ModelError("is a Git LFS pointer, not the model; fetch it with `git lfs pull`")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
