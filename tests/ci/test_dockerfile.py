@@ -1,15 +1,12 @@
-"""The Dockerfile, read: Docker is not there to build it. What it copies exists and is what its build needs."""
+"""The Dockerfile, read, for want of Docker: what it copies exists, and is all that its build needs."""
 
 import re
 import tomllib
 
 from ci.steps import ROOT
 
-LINES = [
-    line
-    for line in (ROOT / "Dockerfile").read_text("utf-8").splitlines()
-    if line and not line.startswith("#")
-]
+TEXT = (ROOT / "Dockerfile").read_text("utf-8")
+LINES = [line for line in TEXT.splitlines() if line and not line.startswith("#")]
 
 
 def instructions(name: str) -> list[str]:
