@@ -10,7 +10,9 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY onnxprune ./onnxprune
 RUN pip install -c constraints.txt '.[cpu]'
 
-# Nothing is written but into the working directory, so that any user will do, also one without a home.
+# Any user will do, also one without a home: nothing is written but where it is asked for. onnxruntime would keep its
+# telemetry in the home, and warns at every start where there is none.
+ENV ORT_DISABLE_TELEMETRY=1
 RUN useradd --uid 1000 --create-home onnxprune
 USER onnxprune
 WORKDIR /work
