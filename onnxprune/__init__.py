@@ -24,6 +24,7 @@ The package in reading order, from the ground up; each module imports only those
     evaluate, report           its figures (`footprint`: those of memory)
     finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
     pipeline, bench, cli       for callers and for the command line (`staged`: with training; `unpacking`)
+    gate                       finished models held to limits, for CI
     goals, curve               pruning to a goal, and accuracy over size: many runs from one set of statistics
 """
 

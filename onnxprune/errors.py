@@ -7,6 +7,7 @@
     ├── DataError                1   calibration or evaluation data that does not fit the model
     ├── StatisticsError          1   NaN or Inf, statistics of another model, files that cannot be merged
     ├── BudgetError              1   a ratio, pattern, floor or goal that cannot be met
+    ├── GateError                3   a finished model does not keep to its limits
     ├── OutputError              1   the result could not be written or did not survive its check
     ├── TrainingError            1   training diverged, cannot start, or a checkpoint of another run
     ├── PluginError              1   code of the user's own that failed, or gave what is not wanted
@@ -48,6 +49,12 @@ class StatisticsError(OnnxPruneError):
 
 class BudgetError(OnnxPruneError):
     """A ratio, pattern, floor or goal that cannot be met."""
+
+
+class GateError(OnnxPruneError):
+    """A finished model does not keep to its limits; the command line exits with 3, so that CI can tell."""
+
+    exit_code = 3
 
 
 class OutputError(OnnxPruneError):

@@ -21,10 +21,12 @@ from pydantic import BaseModel, ConfigDict
 
 from onnxprune.data import BATCH_SIZE, Batch, Data, Source, open_data, try_batch
 from onnxprune.errors import DataError, ModelError
+from onnxprune.intervals import Interval, paired_drop
 from onnxprune.metric import Metric, Record, own_metric
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Array, Provider, Session
 
+ROUNDING = 1e-9  # figures are quotients of float64 sums: nearer to a limit than that is on it
 _PRIMARY = ("top1", "agreement", "cosine")
 _SUM_TOLERANCE = 1e-2  # float16 probabilities of thousands of classes sum to 1 no better than this
 _LEAST_LOG = -69.0  # log 1e-30: a probability that underflowed to 0 costs this much, not infinitely much
@@ -62,6 +64,16 @@ class Measured:
 
     metrics: Metrics
     hits: npt.NDArray[np.bool_] | None
+
+    def drop(self, dense: Measured) -> float:
+        """By how much the primary figure is below the dense model's, in its own unit."""
+        return dense.metrics.value - self.metrics.value
+
+    def drop_interval(self, dense: Measured) -> Interval | None:
+        """Of the drop at 95 %, where the figure is a share of samples."""
+        if dense.hits is None or self.hits is None:
+            return None
+        return paired_drop(dense.hits, self.hits)
 
 
 def evaluate(

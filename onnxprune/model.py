@@ -22,11 +22,12 @@ from onnxprune.errors import ModelError
 from onnxprune.normalise import Note, normalise
 from onnxprune.normalise.sparse import densify
 
-__all__ = ["Model", "Note", "load", "parameter_count", "parameters", "read"]
+__all__ = ["Model", "Note", "files", "load", "parameter_count", "parameters", "read"]
 
 _FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
 _CHUNK = 2**20
+_LFS_POINTER = b"version https://git-lfs"  # what a checkout without `lfs: true` has in a model's place
 _UNNAMED = "the model given"
 
 
@@ -96,6 +97,20 @@ def read(source: str | Path | onnx.ModelProto | ir.Model) -> Model:
     return Model(model, path, digest, opset, size)
 
 
+def files(path: str | Path) -> list[Path]:
+    """The files that the model at `path` consists of: its own, then those with its weights, in name order.
+
+    The graph is parsed and no more: neither checked, nor are weights read.
+
+    Raises:
+        ModelError: no such file, not ONNX, cut off, external data missing or outside its folder.
+    """
+    try:
+        return _read(Path(path))[1]
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
 def parameters(model: Model | ir.Model) -> dict[str, ir.TensorProtocol]:
     """All floating-point initializers by name, subgraphs included; any shape, fp16, bf16, fp32, fp64.
 
@@ -127,6 +142,8 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
         raise ModelError(f"cannot be read: {error.strerror}; check its permissions") from error
     if not content:
         raise ModelError("is empty; export or download it again")
+    if content.startswith(_LFS_POINTER):
+        raise ModelError("is a Git LFS pointer, not the model; fetch it with `git lfs pull`")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)

@@ -1,8 +1,8 @@
 """What a run was asked to do: one validated, immutable record, saved in plans, reports and output files.
 
 `Options` are those of a compression, `Goal` what it has to keep to instead of a given size, `Training` those
-of fine-tuning. `RECIPES` names whole sets of options;
-anything given explicitly beside a recipe overrides it.
+of fine-tuning, `Limits` what a gate holds a finished model to. `RECIPES` names whole sets of options; what is
+given explicitly beside a recipe overrides it.
 """
 
 from __future__ import annotations
@@ -199,6 +199,33 @@ class Goal(BaseModel):
         return self
 
 
+class Limits(BaseModel):
+    """What a finished model has to keep to; each is checked by itself.
+
+    `max_bytes` are those of the file and its external data, `max_share` the same as a share of the dense
+    model's; `max_macs` are multiply-accumulates of one sample. `min_metric` and `max_drop` are in the
+    metric's own unit, `max_drop` against the dense model on the same samples.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    max_share: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_macs: Annotated[int, Field(ge=1)] | None = None
+    min_metric: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The limits there are, by name."""
+        return {name: value for name, value in self if value is not None}
+
+    @property
+    def measured(self) -> bool:
+        """Whether one of them is about a figure of merit, which is measured on data."""
+        return self.min_metric is not None or self.max_drop is not None
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "mlprune": {
@@ -255,6 +282,19 @@ def resolve_training(**given: Any) -> Training:
         UsageError: an invalid value; says which and what is allowed.
     """
     return _valid(Training, {key: value for key, value in given.items() if value is not None})
+
+
+def resolve_limits(**given: Any) -> Limits:
+    """The limits of a gate: every keyword that is not None.
+
+    Raises:
+        UsageError: an invalid value, or nothing to check.
+    """
+    limits = _valid(Limits, {key: value for key, value in given.items() if value is not None})
+    if not limits.given:
+        flags = ["--" + name.replace("_", "-") for name in Limits.model_fields]
+        raise UsageError(f"no limit to check; give one of {', '.join(flags[:-1])} and {flags[-1]}")
+    return limits
 
 
 def _valid(record: type[R], values: dict[str, Any]) -> R:

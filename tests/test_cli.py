@@ -97,11 +97,12 @@ COMMANDS = {
     "evaluate": ["--data", "data.npz"],
     "inspect": [],
     "bench": ["--data", "data.npz", "--runs", "2"],
+    "gate": ["--data", "data.npz", "--min-metric", "0", "--max-bytes", "1MB"],
     "finetune": ["--data", "data.npz", "--epochs", "1"],
 }
 each_command = pytest.mark.parametrize("command", COMMANDS)
 each_reader = pytest.mark.parametrize(
-    "command", ["compress", "calibrate", "sweep", "evaluate", "bench", "finetune"]
+    "command", ["compress", "calibrate", "sweep", "evaluate", "bench", "gate", "finetune"]
 )
 each_discoverer = pytest.mark.parametrize(
     "command", ["compress", "calibrate", "sweep", "evaluate", "finetune"]

@@ -13,7 +13,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),
-    ("staged", "goals", "curve"),
+    ("staged", "goals", "curve", "gate"),
     ("pipeline", "bench", "unpacking"),
     ("finetune",),
     ("report",),

@@ -265,6 +265,12 @@ def test_external_data_behind_a_link_out_of_the_folder(external, tmp_path_factor
     assert "outside the model's folder" in refused(external)
 
 
+def test_a_git_lfs_pointer_says_how_the_model_is_fetched(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    assert "git lfs pull" in refused(path)
+
+
 def test_external_data_missing_or_cut_off(external):
     data = external.with_name("m.data")
     os.truncate(data, data.stat().st_size - 4)

@@ -104,6 +104,20 @@ def write_json(path: Path, record: BaseModel) -> None:
     write_text(path, record.model_dump_json(indent=2) + "\n")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add `text` to the end of a file, which is made if it is not there.
+
+    Raises:
+        OutputError: it could not be written, with the system's reason.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{path}: cannot be added to: {reason}; give another file") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text`, whole or not at all.
 

@@ -14,7 +14,7 @@ import click
 from pydantic import BaseModel
 
 from onnxprune.errors import UsageError
-from onnxprune.options import RECIPES, Axis, Goal, Options, Training, resolve_training
+from onnxprune.options import RECIPES, Axis, Goal, Limits, Options, Training, resolve_training
 
 Decorator = Callable[[Any], Any]
 
@@ -49,12 +49,22 @@ def multiple(text: str) -> int | str:
 
 def size(text: str) -> int:
     """2000000, 500kB, 2MB or 1.5MiB as bytes."""
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:([kmg])(i?))?b?\s*", text, re.IGNORECASE)
+    return _scaled(text, "b?", "a size such as 500kB, 2MB or 1.5MiB")
+
+
+def count(text: str) -> int:
+    """300000000, 300M or 1.5G as a number."""
+    return _scaled(text, "", "a number such as 500k, 300M or 1.5G")
+
+
+def _scaled(text: str, unit: str, what: str) -> int:
+    number = r"\s*([0-9]+(?:\.[0-9]+)?)\s*"
+    found = re.fullmatch(rf"{number}(?:([kmg])(i?))?{unit}\s*", text, re.IGNORECASE)
     if found is None:
-        raise click.BadParameter(f"{text!r} is not a size such as 500kB, 2MB or 1.5MiB")
-    number, unit, binary = found.groups()
-    power = " kmg".index(unit.lower()) if unit else 0
-    return int(float(number) * (1024 if binary else 1000) ** power)
+        raise click.BadParameter(f"{text!r} is not {what}")
+    digits, prefix, binary = found.groups()
+    power = " kmg".index(prefix.lower()) if prefix else 0
+    return int(float(digits) * (1024 if binary else 1000) ** power)
 
 
 def floor(text: str) -> tuple[str, float]:
@@ -168,6 +178,14 @@ _TRAINING_HELP = {
     "batch_size": "Samples a step, of all processes together.",
     "samples": "Train on so many samples, drawn by the seed; all if not given.",
 }
+# Where a field of Limits says something else than one of Goal.
+_LIMITS_HELP = {
+    "max_bytes": "Most bytes of the file, external data included: 500kB, 2MB, 1.5MiB.",
+    "max_share": "Most bytes as a share of the reference's: 0.5 or 50%.",
+    "max_macs": "Most multiply-accumulates of one sample: 300M, 1.5G.",
+    "min_metric": "Least figure of merit, in its own unit: 0.97 or 97% of accuracy.",
+    "max_drop": "Most that it may be below the reference's, in its own unit: 0.005 of accuracy.",
+}
 # What click cannot take from the annotation of the field.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "ratio": {"type": fraction, "metavar": "FRACTION"},
@@ -190,11 +208,15 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "clip": {"type": float},
     "max_drop": {"type": fraction, "metavar": "DROP"},
     "max_bytes": {"type": size, "metavar": "SIZE"},
+    "max_share": {"type": fraction, "metavar": "FRACTION"},
+    "max_macs": {"type": count, "metavar": "COUNT"},
+    "min_metric": {"type": fraction, "metavar": "VALUE"},
     "speedup": {"type": float, "metavar": "TIMES"},
     "search": {"type": click.Choice(get_args(Axis))},
     "batch": {"type": int},
     "threads": {"type": int},
 }
+_OWN_HELP: dict[type[BaseModel], dict[str, str]] = {Training: _TRAINING_HELP, Limits: _LIMITS_HELP}
 _FLAGS = {"floors": "--floor", "milestones": "--milestone"}
 _TABLES = ("floors", "units_of")
 _COMMON: dict[str, dict[str, Any]] = {
@@ -207,6 +229,7 @@ CALIBRATION = ("loss", "average", "samples", "positions", "batch_size", "seed", 
 GOAL = tuple(Goal.model_fields)
 SWEEP = tuple(name for name in COMPRESSION if name not in ("recipe", "pattern", *get_args(Axis)))
 TRAINING = tuple(Training.model_fields)
+LIMITS = tuple(Limits.model_fields)
 EVALUATION = ("samples", "batch_size", "seed", "provider")
 
 
@@ -232,7 +255,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 def _option(name: str, record: type[BaseModel]) -> Decorator:
     field = record.model_fields[name]
     flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-    words = _HELP | _TRAINING_HELP if record is Training else _HELP
+    words = _HELP | _OWN_HELP.get(record, {})
     settings: dict[str, Any] = {"help": words[name], "default": None, "required": field.is_required()}
     if get_origin(field.annotation) is Literal:
         settings["type"] = click.Choice(get_args(field.annotation))

@@ -1,7 +1,8 @@
 """The program around the commands: every error one line on stderr, with the exit code of its kind.
 
-Exit codes: 0 done; 1 it could not be done (bad model or data, nothing to write to, Ctrl-C); 2 wrong use.
-Anything else is a bug in onnxprune and shows its traceback.
+Exit codes: 0 done; 1 it could not be done (bad model or data, nothing to write to, Ctrl-C); 2 wrong use;
+3 a model that `gate` looked at does not keep to its limits. Anything else is a bug in onnxprune and shows its
+traceback.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from typing import Any
 from onnxprune.data import Data
 from onnxprune.data.parting import halves
 from onnxprune.errors import BudgetError
-from onnxprune.evaluate import Measured, measure
+from onnxprune.evaluate import ROUNDING, Measured, measure
 from onnxprune.goals.axis import LEAST, Line, halve
 from onnxprune.goals.found import Found
-from onnxprune.intervals import Interval, paired_drop, resolution, wilson
+from onnxprune.intervals import resolution, wilson
 from onnxprune.metric import Metric
 from onnxprune.options import Goal
 from onnxprune.pipeline import curve_point
@@ -28,7 +28,6 @@ from onnxprune.report.schema import CurvePoint, GoalReport, MetricChange, Trial
 _TOLERANCE = 1.06  # between what is enough and what is not: seven evaluations of ratios at most
 _BACK = 1.25  # at most so many times larger is the next candidate to be checked
 _CHECKS = 4
-_ROUNDING = 1e-9
 
 
 def within_drop(
@@ -65,13 +64,7 @@ class _Gauge:
 
     def drop(self, measured: Measured) -> float:
         """By how much the primary figure is below the dense model's."""
-        return self.dense.metrics.value - measured.metrics.value
-
-    def interval(self, measured: Measured) -> Interval | None:
-        """Of the drop, where the figure is a share of samples."""
-        if self.dense.hits is None or measured.hits is None:
-            return None
-        return paired_drop(self.dense.hits, measured.hits)
+        return measured.drop(self.dense)
 
 
 @dataclass
@@ -128,7 +121,7 @@ class _Search:
         measured = self.gauge.of(candidate.model)
         drop, value = self.gauge.drop(measured), self.line.value(kept)
         point = curve_point(self.prepared, candidate, self.line.axis, value, measured.metrics.value)
-        self.tried[kept] = _Tried(point, drop, drop <= self.allowed + _ROUNDING)
+        self.tried[kept] = _Tried(point, drop, drop <= self.allowed + ROUNDING)
         if self.passing and kept == self.passing[0]:
             self._smallest = kept, candidate
 
@@ -140,7 +133,7 @@ def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
         if search.passes(kept):
             candidate = search.candidate(kept)
             measured = check.of(candidate.model)
-            if check.drop(measured) <= search.allowed + _ROUNDING:
+            if check.drop(measured) <= search.allowed + ROUNDING:
                 return _found(search, check, goal, kept, candidate, measured, refused)
             refused.append(f"{search.line.flag(kept)} loses {check.drop(measured):.4g}")
         larger = [share for share in search.passing if share > kept]
@@ -171,7 +164,7 @@ def _found(
         name=goal.name,
         asked=search.allowed,
         reached=check.drop(measured),
-        interval=check.interval(measured),
+        interval=measured.drop_interval(check.dense),
         target=search.line.axis,
         value=value,
         measured=check.data.description,

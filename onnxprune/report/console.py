@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.table import Table
-
 from onnxprune.evaluate import Metrics
 from onnxprune.report import words
 from onnxprune.report.schema import (
@@ -23,7 +21,7 @@ from onnxprune.report.schema import (
     SweepReport,
     UnpackReport,
 )
-from onnxprune.report.terminal import screen
+from onnxprune.report.terminal import screen, table
 
 
 def print_compression(report: CompressionReport) -> None:
@@ -39,7 +37,7 @@ def print_compression(report: CompressionReport) -> None:
         )
         for row in report.layers
     ]
-    _table(("layer", "op", "shape", "kept", *(["importance"] * importance)), rows, left=2)
+    table(("layer", "op", "shape", "kept", *(["importance"] * importance)), rows, left=2)
     if report.units:
         families = [
             (
@@ -51,7 +49,7 @@ def print_compression(report: CompressionReport) -> None:
             )
             for row in report.units
         ]
-        _table(("units made by", "read by", "units", "kept", ""), families, left=2)
+        table(("units made by", "read by", "units", "kept", ""), families, left=2)
     if report.stages:
         name = report.metric.name if report.metric is not None else ""
         rounds = [
@@ -63,25 +61,11 @@ def print_compression(report: CompressionReport) -> None:
             )
             for row in report.stages
         ]
-        _table(("stage, kept", f"{name} pruned", f"{name} tuned", "seconds"), rounds, left=1)
+        table(("stage, kept", f"{name} pruned", f"{name} tuned", "seconds"), rounds, left=1)
     if report.goal is not None:
         _trials(report.goal)
     _skipped("left alone", report.skipped)
-    totals = [
-        ("parameters kept", "100 %", words.percent(report.kept_ratio)),
-        ("parameters", f"{report.params_before:,}", f"{report.params_after:,}"),
-        ("nonzero parameters", "", f"{report.nonzero_after:,}"),
-        ("MACs per sample", words.count(report.macs_before), words.count(report.macs_after)),
-        ("bytes", f"{report.bytes_before:,}", words.count(report.bytes_after)),
-    ]
-    if report.metric is not None:
-        metric = report.metric
-        totals.append(
-            (metric.name, words.figure(metric.name, metric.before), words.figure(metric.name, metric.after))
-        )
-    if report.opset_before != report.opset_after:
-        totals.append(("opset", str(report.opset_before), str(report.opset_after)))
-    _table(("", "before", "after"), totals, left=1)
+    table(("", "before", "after"), words.totals(report), left=1)
     out = screen()
     out.print(f"data: {report.data}", soft_wrap=True)
     if report.seconds:
@@ -115,7 +99,7 @@ def print_sweep(report: SweepReport) -> None:
         for point in report.points
     ]
     target = report.points[0].target
-    _table(("method", f"--{target}", "kept", "MACs per sample", "bytes", report.metric), rows, left=1)
+    table(("method", f"--{target}", "kept", "MACs per sample", "bytes", report.metric), rows, left=1)
     _skipped("cannot be", report.skipped)
     out = screen()
     out.print(f"data: {report.data}", soft_wrap=True)
@@ -126,7 +110,7 @@ def print_sweep(report: SweepReport) -> None:
 def print_calibration(calibration: Calibration) -> None:
     """The layers that statistics were gathered of."""
     rows = [(row.name, row.blocked or "", f"{row.positions:,.6g}") for row in calibration.layers]
-    _table(("layer", "no gradient, because", "positions"), rows, left=2)
+    table(("layer", "no gradient, because", "positions"), rows, left=2)
     out = screen()
     drawn = "" if calibration.positions is None else f", at most {calibration.positions:,} positions of each"
     out.print(
@@ -158,7 +142,7 @@ def print_finetuning(report: FinetuneReport) -> None:
         )
         for row in report.epochs
     ]
-    _table(("epoch", "loss", *([name, ""] if name else [])), rows, left=1)
+    table(("epoch", "loss", *([name, ""] if name else [])), rows, left=1)
     _skipped("not trained", report.skipped)
     totals = [
         ("nonzero parameters", "", f"{report.nonzero:,}"),
@@ -169,7 +153,7 @@ def print_finetuning(report: FinetuneReport) -> None:
         totals.append(
             (metric.name, words.figure(metric.name, metric.before), words.figure(metric.name, metric.after))
         )
-    _table(("", "before", "after"), totals, left=1)
+    table(("", "before", "after"), totals, left=1)
     out = screen()
     out.print(f"objective: {report.objective}", soft_wrap=True)
     out.print(f"data: {report.data}", soft_wrap=True)
@@ -194,7 +178,7 @@ def print_inspection(inspection: Inspection) -> None:
         for row in inspection.layers
     ]
     sensitivity = ("importance", "loss a weight") * known
-    _table(("layer", "op", "shape", "weights", "nonzero", "MACs", *sensitivity), rows, left=2)
+    table(("layer", "op", "shape", "weights", "nonzero", "MACs", *sensitivity), rows, left=2)
     families = [
         (
             row.name,
@@ -208,7 +192,7 @@ def print_inspection(inspection: Inspection) -> None:
     ]
     if families:
         columns = ("units made by", "read by", "units", "parameters a unit", "MACs a unit")
-        _table((*columns, *["loss a unit"] * known), families, left=2)
+        table((*columns, *["loss a unit"] * known), families, left=2)
     _skipped("not prunable", inspection.skipped)
     _skipped("units that stay", inspection.frozen)
     _skipped("changed on loading", inspection.notes)
@@ -225,7 +209,7 @@ def print_inspection(inspection: Inspection) -> None:
 
 def print_metrics(metrics: Metrics) -> None:
     """Every figure of one evaluation."""
-    _table(("metric", "value"), [(n, words.figure(n, value)) for n, value in metrics.values.items()], left=1)
+    table(("metric", "value"), [(n, words.figure(n, value)) for n, value in metrics.values.items()], left=1)
     screen().print(f"data: {metrics.data}", soft_wrap=True)
 
 
@@ -241,7 +225,7 @@ def print_bench(report: BenchReport) -> None:
         )
         for row in report.models
     ]
-    _table(("model", "bytes", "MACs per sample", "load ms", "peak memory MB"), costs, left=1)
+    table(("model", "bytes", "MACs per sample", "load ms", "peak memory MB"), costs, left=1)
     latencies = [
         (
             row.model,
@@ -252,22 +236,11 @@ def print_bench(report: BenchReport) -> None:
         for batch in zip(*(row.latency for row in report.models), strict=True)
         for row, entry in zip(report.models, batch, strict=True)
     ]
-    _table(("model", "batch", "median ms", "10–90 %", "speed-up", "10–90 %"), latencies, left=1)
+    table(("model", "batch", "median ms", "10–90 %", "speed-up", "10–90 %"), latencies, left=1)
     out = screen()
     threads = f"{report.threads} thread{'s' * (report.threads > 1)}"
     out.print(f"{report.runs:,} rounds of one call each, {threads}, {report.provider}", soft_wrap=True)
     out.print(f"data: {report.data}", soft_wrap=True)
-
-
-def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -> None:
-    """Print a table whose first `left` columns are text and the others figures."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    screen().print(table)
-    screen().print()
 
 
 def _trials(goal: GoalReport) -> None:
@@ -275,13 +248,13 @@ def _trials(goal: GoalReport) -> None:
         (f"{trial.value:g}", words.counted(goal, trial.reached), "enough" if trial.enough else "not enough")
         for trial in sorted(goal.trials, key=lambda trial: -trial.value)
     ]
-    _table((f"tried --{goal.target}", words.counts(goal), ""), rows, left=0)
+    table((f"tried --{goal.target}", words.counts(goal), ""), rows, left=0)
 
 
 def _skipped(title: str, entries: Iterable[Skipped]) -> None:
     rows = [(entry.name, entry.reason) for entry in entries]
     if rows:
-        _table((title, "why"), rows, left=2)
+        table((title, "why"), rows, left=2)
 
 
 def _share(value: float | None) -> str:

@@ -1,13 +1,14 @@
-"""Terminal: the screen itself: width, notes and warnings, bars with the time left."""
+"""Terminal: the screen itself: width, notes and warnings, tables, bars with the time left."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from onnxprune.progress import Advance
 
@@ -52,6 +53,17 @@ def warn(message: str) -> None:
 def note(message: str) -> None:
     """One line on stderr."""
     screen(stderr=True).print(f"note: {message}", style="dim", soft_wrap=True)
+
+
+def table(columns: Iterable[str], rows: Iterable[tuple[str, ...]], left: int) -> None:
+    """Print a table whose first `left` columns are text and the others figures."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    screen().print(grid)
+    screen().print()
 
 
 def screen(*, stderr: bool = False) -> Console:

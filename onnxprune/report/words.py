@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from onnxprune.report.schema import GoalReport, MetricChange
+from onnxprune.report.schema import CompressionReport, GateCheck, GoalReport, MetricChange
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _NAMES_SHOWN = 3
@@ -105,3 +105,42 @@ def interval(metric: MetricChange) -> str:
     assert metric.interval is not None
     low, high = (figure(metric.name, end) for end in metric.interval)
     return f"{metric.name} {figure(metric.name, metric.after)} (95 %: {low} … {high})"
+
+
+def totals(report: CompressionReport) -> list[tuple[str, str, str]]:
+    """What there was before and after: rows of a name and two figures."""
+    rows = [
+        ("parameters kept", "100 %", percent(report.kept_ratio)),
+        ("parameters", f"{report.params_before:,}", f"{report.params_after:,}"),
+        ("nonzero parameters", "", f"{report.nonzero_after:,}"),
+        ("MACs per sample", count(report.macs_before), count(report.macs_after)),
+        ("bytes", f"{report.bytes_before:,}", count(report.bytes_after)),
+    ]
+    if report.metric is not None:
+        metric = report.metric
+        rows.append((metric.name, figure(metric.name, metric.before), figure(metric.name, metric.after)))
+    if report.opset_before != report.opset_after:
+        rows.append(("opset", str(report.opset_before), str(report.opset_after)))
+    return rows
+
+
+#: By limit: what it is about, {} being the figure of merit, and how a value of it is written.
+_LIMITS: dict[str, tuple[str, Callable[[str, float], str]]] = {
+    "max_bytes": ("bytes", lambda _, value: f"{value:,.0f}"),
+    "max_share": ("share of the reference's bytes", lambda _, value: percent(value)),
+    "max_macs": ("MACs per sample", lambda _, value: f"{value:,.0f}"),
+    "min_metric": ("{}", figure),
+    "max_drop": ("drop of {}", lambda _, value: f"{value:.4g}"),
+}
+
+
+def check(found: GateCheck, metric: str | None) -> tuple[str, str, str]:
+    """What a limit is about, what it allows, and what was measured; `metric` is the figure of merit."""
+    name = metric or ""
+    what, written = _LIMITS[found.name]
+    sign = "≥" if found.name.startswith("min_") else "≤"
+    measured = written(name, found.measured)
+    if found.interval is not None:
+        low, high = (written(name, end) for end in found.interval)
+        measured += f" (95 %: {low} … {high})"
+    return what.format(name), f"{sign} {written(name, found.limit)}", measured

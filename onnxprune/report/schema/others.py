@@ -1,4 +1,4 @@
-"""Models side by side, fine-tuned, unpacked."""
+"""Models side by side, held to limits, fine-tuned, unpacked."""
 
 from __future__ import annotations
 
@@ -45,6 +45,49 @@ class BenchReport(Record):
     provider: str
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = Field(default={})
+
+
+class GateCheck(Record):
+    """One limit, by its name in `onnxprune.options.Limits`, what was `measured`, and whether that `held`.
+
+    `interval` is the 95 % interval of a figure of merit, or of its drop, that is a share of samples.
+    """
+
+    name: str
+    limit: float
+    measured: float
+    held: bool
+    interval: tuple[float, float] | None = None
+
+
+class GatedModel(Record):
+    """One model, the bytes of its file and external data, and what it was checked for."""
+
+    model: str
+    bytes: int
+    checks: tuple[GateCheck, ...]
+
+
+class GateReport(Record):
+    """Finished models held to limits: whether all of them `held`.
+
+    `metric` is the figure that was measured, on `data`, None where no limit asked for one; `reference` is the
+    dense model; `command` as in a compression.
+    """
+
+    held: bool
+    command: str | None = None
+    models: tuple[GatedModel, ...]
+    reference: str | None = None
+    metric: str | None = None
+    data: str | None = None
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = Field(default={})
+
+    @property
+    def failed(self) -> tuple[tuple[GatedModel, GateCheck], ...]:
+        """The checks that did not hold, each with its model."""
+        return tuple((model, check) for model in self.models for check in model.checks if not check.held)
 
 
 class UnpackReport(Record):
