@@ -1,11 +1,11 @@
 """K-FAC statistics of all layers: seconds beside torch's plain forward and backward pass, and beside peers.
 
-    python -m benchmarks.calibration --only resnet20 --recipe onnxprune torch curvlinops
-    python -m benchmarks.calibration --provider cuda
+    python -m benchmarks.kfac --only resnet20 --recipe onnxprune curvlinops
 
 Every tool gets a process of its own, the same images and batches, one thread (on a CPU), and the tools take
-turns; a row has the median of five turns, and of the ratios to `torch` in the same turn. Loading, export and
-the first batch, which every tool needs to set up, are not counted.
+turns; a row has the median of five turns, and of the ratios to `torch` in the same turn. On a CPU a process's
+own time is counted, so that others disturb little. Loading, export and the first batch, which every tool
+needs to set up, stand beside. A peer that is not installed, or cannot do a network, is a row with an error.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from torch import Tensor, nn
 from benchmarks.common import RESULTS, ROOT, Column, Row, Table, environment, merged
 
 sys.path.insert(0, str(ROOT / "models"))  # its recipes import each other by bare names
-from nets import LeNet300, resnet20, vgg11
-from training import to_onnx
+from nets import LeNet300, resnet20, vgg11  # isort: skip
+from training import to_onnx  # isort: skip
 
 TABLE = Table(
-    "calibration",
+    "kfac",
     "K-FAC statistics of all layers, beside torch's forward + backward",
-    "Random weights, Gaussian images; labels sampled from the network's own distribution, one a sample. `torch` "
-    "is a forward and backward pass alone, without statistics. Medians of five turns.",
+    "Random weights, Gaussian images; labels sampled from the network's own distribution, one a sample. "
+    "`torch` is a forward and backward pass alone, without statistics. Medians of five turns; on a CPU of a "
+    "process's own time on one thread, on a GPU of wall time.",
     (
         Column("seconds_per_1000", "seconds a 1,000 images", ".3f"),
         Column("times_torch", "times torch", ".2f"),
@@ -58,8 +59,14 @@ class Subject:
     batch: int
 
 
+def _layered() -> nn.Module:
+    """LeNet-300-100 as a row of modules, which is all that BackPACK knows."""
+    net = LeNet300()
+    return nn.Sequential(net.fc1, nn.ReLU(), net.fc2, nn.ReLU(), net.fc3)
+
+
 SUBJECTS = {
-    "lenet_300_100": Subject(LeNet300, (784,), 10_000, 64),
+    "lenet_300_100": Subject(_layered, (784,), 10_000, 64),
     "resnet20": Subject(resnet20, (3, 32, 32), 2_000, 64),
     "vgg11": Subject(vgg11, (3, 32, 32), 512, 8),
 }
@@ -67,9 +74,8 @@ Steps = Iterator[None]
 
 
 def _images(subject: Subject) -> Tensor:
-    return torch.from_numpy(
-        np.random.default_rng(0).standard_normal((subject.images, *subject.shape)).astype(np.float32)
-    )
+    shape = (subject.images, *subject.shape)
+    return torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
 
 
 def _sampled(logits: Tensor) -> Tensor:
@@ -86,41 +92,27 @@ def plain(net: nn.Module, batches: list[Tensor]) -> Steps:
 
 
 def curvlinops(net: nn.Module, batches: list[Tensor]) -> Steps:
-    """`KFACLinearOperator`, one Monte Carlo sample, batch by batch."""
+    """`KFACLinearOperator`, one Monte Carlo sample."""
     from curvlinops import KFACLinearOperator
 
-    loss = nn.CrossEntropyLoss(reduction="sum")
-    parameters = dict(net.named_parameters())
+    loss, parameters = nn.CrossEntropyLoss(reduction="sum"), list(net.parameters())
+    given = {"fisher_type": "mc", "check_deterministic": False, "separate_weight_and_bias": False}
     for x in batches:
         y = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        kfac = KFACLinearOperator(
-            net,
-            loss,
-            parameters,
-            [(x, y)],
-            fisher_type="mc",
-            check_deterministic=False,
-            separate_weight_and_bias=False,
-        )
-        kfac.compute_kronecker_factors()
+        KFACLinearOperator(net, loss, parameters, [(x, y)], **given).compute_kronecker_factors()
         yield
 
 
 def nngeometry(net: nn.Module, batches: list[Tensor]) -> Steps:
-    """`PMatKFAC` of a sampled label."""
-    from nngeometry.generator.jacobian import Jacobian
-    from nngeometry.layercollection import LayerCollection
+    """`PMatKFAC` of a Monte Carlo sample."""
+    from nngeometry.metrics import FIM_MonteCarlo
     from nngeometry.object import PMatKFAC
-
-    layers = LayerCollection.from_model(net)
-
-    def seen(*given: Tensor) -> Tensor:
-        logits = net(given[0])
-        return nn.functional.log_softmax(logits, 1).gather(1, _sampled(logits)[:, None])
+    from torch.utils.data import DataLoader, TensorDataset
 
     for x in batches:
-        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=len(x))
-        PMatKFAC(layers, Jacobian(model=net, function=seen, n_output=1), examples=loader)
+        labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        loader = DataLoader(TensorDataset(x, labels), batch_size=len(x))
+        FIM_MonteCarlo(net, loader, PMatKFAC, device=x.device)
         yield
 
 
@@ -130,7 +122,7 @@ def backpack(net: nn.Module, batches: list[Tensor]) -> Steps:
     from backpack import extend
     from backpack.extensions import KFAC
 
-    net, loss = extend(net, use_converter=True), extend(nn.CrossEntropyLoss(reduction="sum"))
+    net, loss = extend(net), extend(nn.CrossEntropyLoss(reduction="sum"))
     for x in batches:
         logits = net(x)
         with running(KFAC(mc_samples=1)):
@@ -140,12 +132,13 @@ def backpack(net: nn.Module, batches: list[Tensor]) -> Steps:
 
 
 def asdfghjkl(net: nn.Module, batches: list[Tensor]) -> Steps:
-    """`fisher_for_cross_entropy`, Monte Carlo, Kronecker factors."""
-    from asdfghjkl import FISHER_MC, SHAPE_KRON, fisher_for_cross_entropy
+    """Its Fisher of a Monte Carlo sample for cross-entropy, as Kronecker factors."""
+    from asdl import FISHER_MC, LOSS_CROSS_ENTROPY, SHAPE_KRON, FisherConfig, get_fisher_maker
 
+    maker = get_fisher_maker(net, FisherConfig(FISHER_MC, [SHAPE_KRON], LOSS_CROSS_ENTROPY, data_size=1))
     for x in batches:
-        y = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        fisher_for_cross_entropy(net, FISHER_MC, SHAPE_KRON, inputs=x, targets=y)
+        maker.setup_logits_repr(maker.setup_model_call(net, x))
+        maker.forward_and_backward()
         yield
 
 
@@ -156,26 +149,23 @@ TOOLS: dict[str, Callable[[nn.Module, list[Tensor]], Steps]] = {
     "backpack": backpack,
     "asdfghjkl": asdfghjkl,
 }
+_NAMES = ("onnxprune", *TOOLS)
 
 
 def by_torch(tool: str, subject: Subject, device: str) -> Row:
-    """Seconds of a tool built on torch, from the second batch on."""
+    """Seconds an image of a tool built on torch, from the second batch on."""
     torch.manual_seed(0)
     net = subject.make().to(device)
     batches = list(_images(subject).to(device).split(subject.batch))
-    start, begun = time.perf_counter(), None
+    start, begun = _now(device), None
     for _ in TOOLS[tool](net, batches):
-        if begun is None:
-            _wait(device)
-            begun = time.perf_counter()
-    _wait(device)
+        begun = begun or _now(device)
     assert begun is not None
-    images = subject.images - len(batches[0])
-    return {"seconds": (time.perf_counter() - begun) / images, "setup": begun - start}
+    return {"seconds": (_now(device) - begun) / (subject.images - subject.batch), "setup": begun - start}
 
 
 def by_onnxprune(subject: Subject, device: str) -> Row:
-    """Seconds of `collect`, from the second batch on."""
+    """Seconds an image of `collect`, from the second batch on."""
     from onnxprune import load
     from onnxprune.data import open_data
     from onnxprune.statistics import Gathering, collect
@@ -185,19 +175,20 @@ def by_onnxprune(subject: Subject, device: str) -> Row:
         path = Path(folder) / "net.onnx"
         path.write_bytes(to_onnx(subject.make(), subject.shape).SerializeToString())
         model = load(path)
-    clock = _Clock()
     data = open_data({"input": _images(subject).numpy()}, model.graph.inputs, batch_size=subject.batch)
-    start = time.perf_counter()
+    clock, start = _Clock(device), _now(device)
     collect(model.ir, model.sha256, data, Gathering(provider=device), clock)  # type: ignore[arg-type]
     assert clock.begun is not None
     images = subject.images - subject.batch
-    return {"seconds": (time.perf_counter() - clock.begun) / images, "setup": clock.begun - start}
+    return {"seconds": (_now(device) - clock.begun) / images, "setup": clock.begun - start}
 
 
 class _Clock:
     """Progress that notes when the first batch was done."""
 
-    begun: float | None = None
+    def __init__(self, device: str) -> None:
+        self.begun: float | None = None
+        self._device = device
 
     def stage(self, name: str, total: int | None) -> Any:
         return self
@@ -209,31 +200,22 @@ class _Clock:
         pass
 
     def _advance(self, steps: int, note: str = "") -> None:
-        self.begun = self.begun or time.perf_counter()
+        self.begun = self.begun or _now(self._device)
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def _now(device: str) -> float:
+    if device != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def turn(tool: str, net: str, device: str) -> Row:
     """One tool in a process of its own, on one thread."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.calibration",
-        "--run",
-        tool,
-        "--only",
-        net,
-        "--provider",
-        device,
-    ]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | threads, cwd=ROOT, check=False
-    )
+    command = [sys.executable, "-m", "benchmarks.kfac"]
+    command += ["--run", tool, "--only", net, "--provider", device]
+    given = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(command, capture_output=True, text=True, env=given, cwd=ROOT, check=False)
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
     found: Row = json.loads(done.stdout.strip().splitlines()[-1])
@@ -241,53 +223,45 @@ def turn(tool: str, net: str, device: str) -> Row:
 
 
 def rows_of(net: str, tools: list[str], device: str) -> Iterator[Row]:
-    """A row a tool; `torch` is run in every turn."""
-    turns = [{tool: turn(tool, net, device) for tool in tools} for _ in range(_TURNS)]
+    """A row a tool; `torch` is run in every turn. A tool that fails once is not run again."""
+    turns: list[dict[str, Row]] = []
+    for _ in range(_TURNS):
+        failed = {tool for each in turns for tool in each if "error" in each[tool]}
+        turns.append({tool: turn(tool, net, device) for tool in tools if tool not in failed})
     for tool in tools:
-        row: Row = {
-            "model": net,
-            "ratio": 1.0,
-            "recipe": f"{tool}, {device}",
-            "environment": environment(0, None),
-        }
-        errors = [each[tool]["error"] for each in turns if "error" in each[tool]]
+        row: Row = {"model": net, "ratio": 1.0, "recipe": f"{tool}, {device}"}
+        row["environment"] = environment(0, None) | {"torch": torch.__version__}
+        own = [each for each in turns if tool in each]
+        errors = [each[tool]["error"] for each in own if "error" in each[tool]]
         if errors:
             yield row | {"error": errors[0]}
             continue
-        seconds = [each[tool]["seconds"] for each in turns]
-        times = [each[tool]["seconds"] / each["torch"]["seconds"] for each in turns]
+        times = [each[tool]["seconds"] / each["torch"]["seconds"] for each in own]
         yield row | {
-            "seconds_per_1000": 1000 * median(seconds),
+            "seconds_per_1000": 1000 * median(each[tool]["seconds"] for each in own),
             "times_torch": median(times),
             "spread": [min(times), max(times)],
-            "setup": median(each[tool]["setup"] for each in turns),
+            "setup": median(each[tool]["setup"] for each in own),
         }
 
 
 def main() -> None:
-    """Parse the options; run one tool, or all in turns."""
+    """Parse the options; run one tool here, or all in turns."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), metavar="NET")
-    parser.add_argument("--recipe", nargs="+", choices=["onnxprune", *TOOLS], default=["onnxprune", *TOOLS])
+    parser.add_argument("--recipe", nargs="+", choices=_NAMES, default=_NAMES)
     parser.add_argument("--provider", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--run", choices=["onnxprune", *TOOLS], help="run this one here and print its seconds"
-    )
+    parser.add_argument("--run", choices=_NAMES, help="run this one here and print its seconds")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.run:
         torch.set_num_threads(1)
-        subject = SUBJECTS[args.only[0]]
-        of = (
-            by_onnxprune(subject, args.provider)
-            if args.run == "onnxprune"
-            else by_torch(args.run, subject, args.provider)
-        )
-        print(json.dumps(of))
+        subject, own = SUBJECTS[args.only[0]], args.run == "onnxprune"
+        run = by_onnxprune(subject, args.provider) if own else by_torch(args.run, subject, args.provider)
+        print(json.dumps(run))
         return
-    tools = list(dict.fromkeys(["torch", *args.recipe]))
     for net in args.only:
-        for row in rows_of(net, tools, args.provider):
+        for row in rows_of(net, list(dict.fromkeys(["torch", *args.recipe])), args.provider):
             TABLE.write(merged(TABLE.read(args.results), row, []), args.results)
             print(net, row["recipe"], row.get("error") or f"{row['times_torch']:.2f} times torch", flush=True)
 
