@@ -121,7 +121,7 @@ class Training(BaseModel):
     `objective`: what is learned, "auto" being distillation where there is a teacher and labels otherwise;
     `balance` is the share of distillation in "both". `milestones` are places in the run, from 0 to 1, where a
     step schedule multiplies the rate by `gamma`. `masks`: whether zeros of layers' weights stay zero.
-    `holdout`: the share of the samples that is not trained on but chosen by, where there is no evaluation data.
+    `holdout`: the share of the samples that is chosen by instead of trained on, without evaluation data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
