@@ -14,6 +14,9 @@ from onnxprune.rows import Drawn
 from onnxprune.statistics.waiting import Waiting, postponed
 
 
+_CALL = 1024  # rows whose sums cost more than the call that makes them
+
+
 @dataclass
 class Entry:
     """Emits the sums of one layer; those of few `rows` a batch (None: unknown) wait."""
@@ -52,7 +55,7 @@ class Entry:
 
         count = op.Mul(op.Shape(image, start=0, end=1), op.ints(correlation.positions))
         made = self._named({"count": count})
-        enough = -(-layer.d_in // correlation.positions)
+        enough = -(-max(layer.d_in, _CALL) // correlation.positions)
         return made | self._soon_or_late("products", image, 0, layer.d_in, enough, make)
 
     def gradients(self, backward: Mapping[ir.Value, ir.Value]) -> dict[str, ir.Value]:
@@ -67,7 +70,7 @@ class Entry:
 
         if rows.shape is None:
             rows.shape = ir.Shape([self.layer.groups, width, None])
-        return self._soon_or_late(name, rows, 2, width, width, make)
+        return self._soon_or_late(name, rows, 2, width, max(width, _CALL), make)
 
     def _soon_or_late(
         self,
