@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from onnxprune.errors import StatisticsError
 from onnxprune.rounds import Round
 from onnxprune.solve import conjugate_gradients
-from onnxprune.statistics import Factor, Gram
+from onnxprune.statistics import Factor
 from onnxprune.statistics.factors import Damped
 
 Array = npt.NDArray[Any]
@@ -134,8 +133,12 @@ class Refit:
     def near(self, weights: Array, kept: Mask) -> Array:
         """`exact` where that is no dearer than `improve`, as where whole units went; else `improve`."""
         steps = 8.0 * _STEPS_BETWEEN * weights.size * weights.shape[2]  # flops
-        cheap = isinstance(self.problem.gram, Gram) and sum(b.flops for b in _blocks(kept)) <= steps
+        cheap = self._flops(_blocks(kept)) <= steps
         return self.exact(weights, kept) if cheap else self.improve(weights, kept)
+
+    def _flops(self, blocks: Sequence[_Block]) -> float:
+        """Of Cholesky, one a block."""
+        return sum(self.problem.gram.flops_within(len(b.columns), len(b.rows)) for b in blocks)
 
     def exact(self, weights: Array, kept: Mask) -> Array:
         """The least-squares weights: Cholesky, one for rows of one mask, or conjugate gradients if cheaper.
@@ -149,19 +152,18 @@ class Refit:
         """
         blocks = _blocks(kept)
         iterations = 2.0 * _STEPS_LAST * weights.size * weights.shape[2]  # flops
-        dear = sum(b.flops for b in blocks) > max(_EXACT_FLOPS, _EXACT_SHARE * iterations)
-        if dear or not isinstance(self.problem.gram, Gram):
+        if self._flops(blocks) > max(_EXACT_FLOPS, _EXACT_SHARE * iterations):
             return self._by_iteration(weights, kept)
         fitted = np.zeros_like(weights)
-        matrices = self.problem.gram.mean()
         for block in blocks:
-            matrix = matrices[block.group][block.columns[:, None], block.columns]
-            matrix.flat[:: len(block.columns) + 1] += self._ridge[block.group]
             places = block.group, block.rows[:, None], block.columns
-            _, solved, failed = scipy.linalg.lapack.dposv(matrix, self._right[places].T, lower=1)
-            if failed:  # definite as a whole, but not to the last digit in this block
+            ridge = float(self._ridge[block.group])
+            try:
+                fitted[places] = self.problem.gram.within(
+                    block.group, block.columns, ridge, self._right[places]
+                )
+            except StatisticsError:  # definite as a whole, but not to the last digit in this block
                 return self._by_iteration(weights, kept)
-            fitted[places] = solved.T
         return fitted
 
     def _by_iteration(self, weights: Array, kept: Mask) -> Array:
@@ -186,11 +188,6 @@ class _Block:
     group: int
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
-
-    @property
-    def flops(self) -> float:
-        """Of factorising and solving."""
-        return len(self.columns) ** 3 / 3 + 2.0 * len(self.rows) * len(self.columns) ** 2
 
 
 def _blocks(kept: Mask) -> list[_Block]:

@@ -68,8 +68,10 @@ def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mas
 
 def largest(scores: Array, allowed: Mask, count: int) -> Mask:
     """Mask of exactly `count` highest scores among `allowed` (all if there are fewer); ties by position."""
-    flat = np.where(allowed, scores, -np.inf).reshape(-1)
-    return highest(flat, min(count, int(allowed.sum()))).reshape(scores.shape)
+    places = np.flatnonzero(allowed)
+    mask = np.zeros(scores.size, dtype=bool)
+    mask[places[highest(scores.reshape(-1)[places], min(count, len(places)))]] = True
+    return mask.reshape(scores.shape)
 
 
 def highest(scores: Array, count: int) -> Mask:

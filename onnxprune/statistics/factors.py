@@ -71,6 +71,18 @@ class Gram:
         """The mean in float32, with weight 1: half the time a product, where rounding does not matter."""
         return Gram(self.mean().astype(np.float32), 1.0)
 
+    def within(self, group: int, columns: Array, damping: float, rows: Array) -> Array:
+        """`rows` [m, columns] times the inverse of those columns' own mean plus `damping` times I.
+
+        Raises:
+            StatisticsError: that is not positive definite.
+        """
+        return _solved_damped(self.total[group][columns[:, None], columns] / self.weight, damping, rows)
+
+    def flops_within(self, columns: int, rows: int) -> float:
+        """What `within` costs."""
+        return columns**3 / 3 + 2.0 * rows * columns**2
+
     def damped(self, damping: Array) -> Damped:
         """The mean plus damping [groups] times I.
 
@@ -122,6 +134,27 @@ class Samples:
     def single(self) -> Samples:
         """The same in float32."""
         return Samples(self.rows.astype(np.float32), self.weight)
+
+    def within(self, group: int, columns: Array, damping: float, rows: Array) -> Array:
+        """`rows` [m, columns] times the inverse of those columns' own mean plus `damping` times I.
+
+        By Woodbury where the columns are more than the samples.
+
+        Raises:
+            StatisticsError: that is not positive definite.
+        """
+        own = self.rows[group][:, columns].astype(np.float64)
+        if len(own) >= len(columns):
+            return _solved_damped(own.T @ own / self.weight, damping, rows)
+        inner = _solved_damped(own @ own.T, self.weight * damping, rows @ own.T)
+        solved: Array = (rows - inner @ own) / damping
+        return solved
+
+    def flops_within(self, columns: int, rows: int) -> float:
+        """What `within` costs."""
+        samples = self.rows.shape[1]
+        less, more = sorted((samples, columns))
+        return float(less**3 / 3 + 2.0 * less**2 * (more + rows) + 4.0 * rows * samples * columns)
 
     def damped(self, damping: Array) -> Damped:
         """The mean plus damping [groups] times I, by Woodbury.
@@ -179,6 +212,16 @@ def _cholesky(matrix: Array) -> Array:
     except scipy.linalg.LinAlgError as error:
         raise StatisticsError("a damped factor is not positive definite; raise --damping") from error
     return factor
+
+
+def _solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
+    """`rows` times (matrix + damping · I)⁻¹; `matrix` is overwritten."""
+    matrix.flat[:: len(matrix) + 1] += damping
+    _, solved, failed = scipy.linalg.lapack.dposv(matrix, rows.T, lower=1)
+    if failed:
+        raise StatisticsError("a damped factor is not positive definite; raise --damping")
+    transposed: Array = solved.T
+    return transposed
 
 
 def _solved(factor: Array, rows: Array) -> Array:

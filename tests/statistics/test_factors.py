@@ -123,3 +123,23 @@ def test_gradients_of_a_saturated_softmax_whose_squares_underflow_stay_invertibl
 def test_a_damped_factor_that_is_not_positive_definite_is_said_to_be():
     with pytest.raises(StatisticsError, match="not positive definite; raise --damping"):
         Gram(-np.eye(3)[None], 1.0).damped(np.array([0.5]))
+
+
+@pytest.mark.parametrize("columns", [3, 8, 20])  # fewer than the samples, as many, more
+def test_some_columns_are_solved_by_themselves_in_either_form(columns):
+    rng = np.random.default_rng(0)
+    rows, right = rng.standard_normal((2, 8, 24)), rng.standard_normal((5, columns))
+    chosen = np.sort(rng.choice(24, columns, replace=False))
+    samples = Samples(rows, 6.0)
+    gram = Gram(rows.transpose(0, 2, 1) @ rows, 6.0)
+    want = right @ np.linalg.inv(gram.mean()[1][np.ix_(chosen, chosen)] + 0.1 * np.eye(columns))
+    for factor in (samples, gram):
+        found = factor.within(1, chosen, 0.1, right)
+        np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())  # condition 1e3
+        assert factor.flops_within(columns, 5) > 0
+
+
+def test_a_thousand_kept_columns_of_a_few_samples_cost_little():
+    """AlexNet's fc1 took its last fit by two hundred products with everything instead."""
+    samples, gram = Samples(np.zeros((1, 64, 9217)), 64.0), Gram(np.zeros((1, 1, 1)), 64.0)
+    assert samples.flops_within(1000, 1) < 0.03 * gram.flops_within(1000, 1)
