@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
+from scipy.special import ndtri
 
 CONFIDENCE = 0.95
 
@@ -23,6 +23,8 @@ Hits = npt.NDArray[np.bool_]
 
 def wilson(hits: Hits) -> Interval:
     """Of the share of `hits`, bool [n]."""
+    from scipy.stats import binomtest  # a second to import, for every command that evaluates
+
     found: Any = binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, method="wilson")
     return float(found.low), float(found.high)
 
@@ -40,7 +42,7 @@ def resolution(count: int) -> float:
 
 def _upper(lost: int, won: int, count: int) -> float:
     """The larger drop that the score test just accepts."""
-    quantile = float(norm.ppf((1 + CONFIDENCE) / 2))
+    quantile = float(ndtri((1 + CONFIDENCE) / 2))
     estimate = (lost - won) / count
 
     def excess(drop: float) -> float:

@@ -35,6 +35,7 @@ class Position:
         samples: how many samples these were.
         epochs: a record of every epoch finished, and of the start.
         best: the epoch whose weights are the best, by evaluation; None without one.
+        returns: how often it went back to the start, each time with a third of the learning rate.
     """
 
     epoch: int = 0
@@ -43,6 +44,7 @@ class Position:
     samples: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best: int | None = None
+    returns: int = 0
 
 
 @dataclass

@@ -50,6 +50,14 @@ class Processes:
         distributed.all_reduce(total)
         return float(total) / self.count
 
+    def told(self, flag: bool) -> bool:
+        """The first process's `flag`, for all."""
+        if self.count == 1:
+            return flag
+        value = torch.tensor(float(flag and self.first), device=self.device)
+        distributed.all_reduce(value)
+        return bool(value)
+
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:

@@ -138,7 +138,12 @@ def _describe(
         teacher=None if teacher is None else str(teacher.path or "model"),
         objective=_words(trainer.networks.objective),
         epochs=tuple(
-            schema.EpochRow(epoch=epoch, loss=row["loss"], metric=row.get("metric"))
+            schema.EpochRow(
+                epoch=epoch,
+                loss=row["loss"],
+                metric=row.get("metric"),
+                returned=row.get("returned", False),
+            )
             for epoch, row in rows.items()
         ),
         best=position.best,

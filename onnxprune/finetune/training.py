@@ -28,6 +28,7 @@ from onnxprune.options import Training
 from onnxprune.progress import Advance, Progress
 
 HELD_BACK = "loss held back"
+_SLOWER = 3.0  # the learning rate is divided by, each time that it did harm
 _SHOWN = 10  # steps between two looks at the loss, each of which waits for the device
 _SAVED = 300.0  # seconds between two checkpoints within an epoch
 
@@ -155,7 +156,8 @@ class Trainer:
         step = position.epoch * self.steps + position.step
         self._seed(options.seed + step)
         for group in self.run.optimizer.param_groups:
-            group["lr"] = options.learning_rate * rate(step / (options.epochs * self.steps), options)
+            whole = options.learning_rate / _SLOWER**position.returns
+            group["lr"] = whole * rate(step / (options.epochs * self.steps), options)
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
         loss = self._loss(module, share)
         self.run.optimizer.zero_grad(set_to_none=True)
@@ -200,9 +202,31 @@ class Trainer:
             position.epochs.append(entry)
             if found is not None and all(found.score > other["score"] for other in position.epochs[:-1]):
                 position.best = position.epoch
-                self.run.best = {n: p.detach().cpu().clone() for n, p in self.run.parameters.items()}
+                self.run.best = self._weights()
+        if not self.run.best and self.measure is not None:
+            self.run.best = self._weights()  # the start, which all processes may have to go back to
+        if self.processes.told(self._worse_than_start()):
+            self._return()
+        if self.processes.first:
             self._save()
         self.processes.wait()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach().cpu().clone() for name, weight in self.run.parameters.items()}
+
+    def _worse_than_start(self) -> bool:
+        """Whether no epoch was better than the start, and the last one was worse."""
+        start, *others = self.run.position.epochs or [{}]
+        return self.run.position.best == 0 and bool(others) and others[-1]["score"] < start["score"]
+
+    def _return(self) -> None:
+        """To the weights of the start, with a third of the learning rate: the rate was what did harm."""
+        for name, weight in self.run.best.items():
+            self.run.parameters[name].data.copy_(weight)
+        self.run.optimizer.state.clear()
+        self.run.position.returns += 1
+        if self.processes.first:
+            self.run.position.epochs[-1]["returned"] = True
 
     def _save(self) -> None:
         if self.checkpoint is not None and self.processes.first:

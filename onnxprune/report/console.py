@@ -134,11 +134,7 @@ def print_finetuning(report: FinetuneReport) -> None:
         (
             str(row.epoch) if row.epoch else "start",
             "" if row.loss is None else words.number(row.loss),
-            *(
-                []
-                if row.metric is None
-                else [words.figure(name, row.metric), "kept" * (row.epoch == report.best)]
-            ),
+            *([] if row.metric is None else [words.figure(name, row.metric), words.fate(row, report.best)]),
         )
         for row in report.epochs
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from onnxprune.report.schema import CompressionReport, GateCheck, GoalReport, MetricChange
+from onnxprune.report.schema import CompressionReport, EpochRow, GateCheck, GoalReport, MetricChange
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _NAMES_SHOWN = 3
@@ -37,6 +37,13 @@ def change(name: str, before: float, after: float) -> str:
     difference = after - before
     text = f"{100 * difference:+.2f} points" if name in _FRACTIONS else f"{difference:+.3g}"
     return text.replace("-", "−")
+
+
+def fate(row: EpochRow, best: int | None) -> str:
+    """What became of an epoch's weights, where that is worth a word."""
+    if row.epoch == best:
+        return "kept"
+    return "worse: back to the start, a third of the rate" if row.returned else ""
 
 
 def percent(fraction: float) -> str:

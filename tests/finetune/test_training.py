@@ -164,6 +164,14 @@ def test_training_that_does_harm_leaves_the_network_as_it_was(lesson: Lesson) ->
         np.testing.assert_array_equal(weights(lesson.folder / "out.onnx")[name], weight)
 
 
+def test_a_rate_that_does_harm_is_cut_and_the_network_learns_after_all(lesson: Lesson) -> None:
+    report = learn(lesson, learning_rate=100.0, epochs=12).report
+    returned = [row.returned for row in report.epochs]
+    assert returned[1] and not returned[-1] and report.best not in (None, 0)
+    assert report.metric.after < report.metric.before
+    assert not any(row.returned for row in learn(lesson).report.epochs)
+
+
 def test_too_few_samples_to_choose_by_are_said(lesson: Lesson) -> None:
     with np.load(lesson.data) as file:
         few = {name: file[name][:9] for name in file.files}

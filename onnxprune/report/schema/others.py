@@ -101,11 +101,16 @@ class UnpackReport(Record):
 
 
 class EpochRow(Record):
-    """One epoch: mean training loss (None before the first), the figure measured after it, if any."""
+    """One epoch: mean training loss (None before the first), the figure measured after it, if any.
+
+    `returned`: it was worse than the start, as all before it, and the run went back there with a third of the
+    learning rate.
+    """
 
     epoch: int
     loss: float | None
     metric: float | None = None
+    returned: bool = False
 
 
 class FinetuneReport(Record):
