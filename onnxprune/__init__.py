@@ -6,6 +6,7 @@
 The package in reading order, from the ground up; each module imports only those before it:
 
     errors, options, emit      the error tree, what a run was asked for, graphs (`reading`, `edits`, `files`)
+    comparable                 whether outputs before and after can be held against each other
     plugins, metric            code of the user's own; figures of merit (`intervals`: how far to trust them)
     model, normalise           ONNX files in, brought to one form
     session, data, progress    running graphs, calibration data

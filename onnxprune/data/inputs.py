@@ -148,9 +148,15 @@ def _sizes(value: ir.Value) -> tuple[Size, ...] | None:
 
 
 def _dtype(value: ir.Value) -> np.dtype[Any]:
-    if value.dtype is not None and value.dtype != ir.DataType.STRING:
-        return np.dtype(value.dtype.numpy())
-    raise ModelError(f"the input '{value.name}' ({value.type}) is no numeric tensor; it cannot be fed")
+    if not isinstance(value.type, ir.TensorType) or value.dtype is None or value.dtype == ir.DataType.STRING:
+        raise ModelError(f"the input '{value.name}' ({value.type}) is no numeric tensor; it cannot be fed")
+    dtype = np.dtype(value.dtype.numpy())
+    if dtype.kind not in _CASTS:
+        raise ModelError(
+            f"the input '{value.name}' takes {dtype}, which onnxruntime cannot be fed from Python; "
+            "export the model with float32 or float16 inputs"
+        )
+    return dtype
 
 
 def _batch_axes(shapes: Sequence[tuple[Size, ...] | None]) -> list[int | None]:

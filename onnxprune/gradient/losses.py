@@ -138,14 +138,14 @@ class _Parts:
         self.label: str | None = None
 
     def add_noise(self, kind: NoiseKind, like: ir.Value) -> ir.Value:
-        name = f"onnxprune/{kind}_noise_{len(self.noise)}"
+        name = self.op.fresh(f"{kind}_noise")
         value = ir.Value(name=name, shape=like.shape, type=ir.TensorType(like.dtype or ir.DataType.FLOAT))
         self.graph.inputs.append(value)
         self.noise.append(Noise(name, kind, like))
         return value
 
     def add_label(self, rank: int) -> ir.Value:
-        self.label = "onnxprune/label"
+        self.label = self.op.fresh("label")
         shape = ir.Shape([ir.SymbolicDim(f"label_{axis}") for axis in range(rank)])
         value = ir.Value(name=self.label, shape=shape, type=ir.TensorType(ir.DataType.INT64))
         self.graph.inputs.append(value)

@@ -1,6 +1,8 @@
 """Shapes: onnx's shape inference merged into the graph, helped where a Reshape's sizes are only partly known.
 
-Declared inputs and outputs stay as they are. Symbolic axes keep their names, unknown ones get one.
+Declared inputs stay as they are, outputs too unless they contradict what is inferred: exporters write wrong
+sizes there, and onnxruntime, which shrugs at that, fails where something is computed from such an output.
+Symbolic axes keep their names, unknown ones get one.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ class InferShapes(ir.passes.InPlacePass):
             not node.domain for node in proto.graph.node
         ):  # a custom op's annotation is all anybody knows of it
             del proto.graph.value_info[:]
+        for output in proto.graph.output:
+            if output.type.WhichOneof("value") == "tensor_type":
+                output.type.tensor_type.ClearField("shape")
         modified, hints = False, {value.name for value in proto.graph.value_info}
         while True:
             try:
@@ -40,12 +45,28 @@ class InferShapes(ir.passes.InPlacePass):
                 reason = " ".join(str(error).split())
                 self.notes.append(Note(str(model.graph.name), f"shape inference failed: {reason}"))
                 return ir.passes.PassResult(model, modified)
-            modified |= _merge(model.graph, inferred)
+            modified |= _merge(model.graph, inferred) | self._correct(model.graph, inferred)
             learnt = [value for value in _partly_known(model.graph) if value.name not in hints]
             if not learnt:
                 return ir.passes.PassResult(model, modified)
             hints |= {value.name for value in learnt}
             proto.graph.value_info.extend(learnt)
+
+    def _correct(self, graph: ir.Graph, inferred: onnx.ModelProto) -> bool:
+        wrong = False
+        for value, output in zip(graph.outputs, inferred.graph.output, strict=True):
+            shape = ir.from_proto(output).shape
+            if shape is None or value.shape is None or _agree(shape, value.shape):
+                continue
+            self.notes.append(Note(str(value.name), f"output of shape {shape}, declared as {value.shape}"))
+            value.shape, wrong = shape, True
+        return wrong
+
+
+def _agree(one: ir.Shape, other: ir.Shape) -> bool:
+    return len(one) == len(other) and all(
+        not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in zip(one, other, strict=True)
+    )
 
 
 def _merge(graph: ir.Graph, inferred: onnx.ModelProto) -> bool:

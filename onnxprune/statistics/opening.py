@@ -69,12 +69,12 @@ def _widest_features(model: ir.Model, batch: Batch) -> int:
     if not uses:
         return 0
     graph.graph.outputs.clear()
-    for index, (_, use) in enumerate(uses):
+    for _, use in uses:
         shape = op.Shape(use.output)
-        shape.name, shape.dtype = f"shape/{index}", ir.DataType.INT64
+        shape.dtype = ir.DataType.INT64
         graph.graph.outputs.append(shape)
-    shapes = Session(graph, "cpu").run(batch.feeds)
+    shapes = Session(graph, "cpu").run(batch.feeds).values()
     return max(
-        4 * layer.d_in * int(np.prod(shapes[f"shape/{index}"])) // layer.d_out
-        for index, (layer, _) in enumerate(uses)
+        4 * layer.d_in * int(np.prod(shape)) // layer.d_out
+        for (layer, _), shape in zip(uses, shapes, strict=True)
     )

@@ -24,6 +24,7 @@ from onnxprune.statistics.factors import Factor, Gram, Samples
 Array = npt.NDArray[Any]
 
 FORMAT = "onnxprune-statistics-1"
+_LARGEST = float(np.finfo(np.float32).max)
 _HEADER = ("sha256", "samples", "loss", "average", "seed", "positions", "blocked")
 
 
@@ -99,9 +100,9 @@ class LayerStatistics:
         return LayerStatistics(activations, gradients, self.rows, self.samples)
 
     def finite(self) -> bool:
-        """Whether every sum is a number."""
-        arrays = [_array(self.activations)] + ([self.gradients.total] if self.gradients else [])
-        return all(bool(np.isfinite(array).all()) for array in arrays)
+        """Whether every sum is a number, and every mean square one in float32, in which they are used."""
+        sums = [self.activations] + ([self.gradients] if self.gradients else [])
+        return all(_largest_square(factor) <= _LARGEST for factor in sums)  # so that NaN fails
 
 
 @dataclass
@@ -235,6 +236,12 @@ def _words(positions: int | None) -> str:
 
 def _summed(factor: Factor) -> Gram:
     return factor if isinstance(factor, Gram) else Gram(factor.mean() * factor.weight, factor.weight)
+
+
+def _largest_square(factor: Factor) -> float:
+    """The largest mean product, or of rows the largest square; NaN where one is."""
+    most = float(np.abs(_array(factor)).max(initial=0))
+    return most * most if isinstance(factor, Samples) else most / factor.weight
 
 
 def _array(factor: Factor) -> Array:

@@ -99,7 +99,8 @@ class _Builder:
         for (value, _), axes in self.axes.items():
             for use in value.uses():
                 if use.node.graph is not self.graph:
-                    self._hold(axes, f"'{value.name}' is read inside a subgraph by '{use.node.name}'")
+                    reader = use.node.name or use.node.op_type
+                    self._hold(axes, f"'{value.name}' is read inside a subgraph by '{reader}'")
         for value, axis, start, size, _ in self.placed:
             if size == 1:
                 self._hold([np.array([start])], f"axis {axis} of '{value.name}' has one index only")
