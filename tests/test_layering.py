@@ -40,7 +40,7 @@ LAYERS = (
     ("session",),
     ("model",),
     ("normalise", "metric"),
-    ("comparable",),
+    ("comparable", "tensors"),
     ("edits", "emit", "files", "intervals", "options", "plugins", "progress", "reading", "rounds", "solve"),
     ("errors",),
 )
