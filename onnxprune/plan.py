@@ -64,7 +64,7 @@ class Plan:
             kept = {name: _unpack(entry) for name, entry in data["kept"].items()}
             units = {str(name): [int(place) for place in places] for name, places in data["units"].items()}
             return cls(str(data["sha256"]), dict(data["options"]), kept, dict(data["importance"]), units)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError(f"not an onnxprune plan: {error}") from error
 
     @classmethod

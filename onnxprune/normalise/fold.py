@@ -27,6 +27,10 @@ _NEVER = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split()
 )
 _GROWTH, _ALLOWANCE = 4, 2**20  # a float64 Cast of float16 weights is fourfold; 1 MiB covers index clutter
+_TIMES, _ROOM = (
+    8,
+    2**26,
+)  # of all nodes of a walk: exporters put a few ops behind each other
 
 
 class FoldConstants(ir.passes.InPlacePass):
@@ -38,10 +42,11 @@ class FoldConstants(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold in one walk; needs inferred shapes, so that nothing huge is ever computed."""
         opset = model.graph.opset_imports.get("", 0)
-        modified = False
+        modified, room = False, _ROOM + _TIMES * _bytes_of(model.graph)
         for node in list(model.graph):
-            array = self._value_of(node, opset)
+            array = self._value_of(node, opset) if room > 0 else None
             if array is not None:
+                room -= array.nbytes
                 replace_by_initializer(model.graph, node.outputs[0], ir.tensor(array))
                 modified = True
         return ir.passes.PassResult(model, modified)
@@ -82,6 +87,11 @@ class FoldConstants(ir.passes.InPlacePass):
         note = Note(str(node.name), reason)
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _bytes_of(graph: ir.Graph) -> int:
+    tensors = (value.const_value for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def _is_foldable(node: ir.Node) -> bool:

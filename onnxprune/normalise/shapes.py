@@ -15,6 +15,8 @@ from onnxprune.normalise.note import Note
 from onnxprune.normalise.shape_arithmetic import known_integers
 from onnxprune.normalise.weightless import weightless
 
+_KEEP_VALUES = frozenset("Add Cast Gather Identity Mul Slice Squeeze Sub Unsqueeze".split())
+_MOST_VALUES = 2**20  # a hundred megabytes
 _SIZES_INPUT = {"Reshape": 1, "ConstantOfShape": 0}  # op → which operand lists the output's sizes
 
 
@@ -37,10 +39,11 @@ class InferShapes(ir.passes.InPlacePass):
         for output in proto.graph.output:
             if output.type.WhichOneof("value") == "tensor_type":
                 output.type.tensor_type.ClearField("shape")
+        small = _values_stay_small(model.graph)
         modified, hints = False, {value.name for value in proto.graph.value_info}
         while True:
             try:
-                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=small)
             except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
                 reason = " ".join(str(error).split())
                 self.notes.append(Note(str(model.graph.name), f"shape inference failed: {reason}"))
@@ -61,6 +64,25 @@ class InferShapes(ir.passes.InPlacePass):
             self.notes.append(Note(str(value.name), f"output of shape {shape}, declared as {value.shape}"))
             value.shape, wrong = shape, True
         return wrong
+
+
+def _values_stay_small(graph: ir.Graph) -> bool:
+    """Whether onnx may follow values through shape arithmetic: it does so whatever they grow to."""
+    sizes = {value: _length(value) for value in (*graph.inputs, *graph.initializers.values())}
+    for node in graph:
+        known = [sizes.get(value, 1) for value in node.inputs if value is not None]
+        joins = node.op_type == "Concat"
+        made = sum(known) if joins else max(known, default=1) if node.op_type in _KEEP_VALUES else 1
+        if joins and made > _MOST_VALUES:
+            return False
+        sizes |= {value: max(made, _length(value)) for value in node.outputs}
+    return True
+
+
+def _length(value: ir.Value) -> int:
+    """Of a list; 1 for anything else, which onnx does not follow."""
+    shape = value.shape
+    return shape[0] if shape is not None and len(shape) == 1 and isinstance(shape[0], int) else 1
 
 
 def _agree(one: ir.Shape, other: ir.Shape) -> bool:

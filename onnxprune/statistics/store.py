@@ -28,7 +28,6 @@ Array = npt.NDArray[Any]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FORMAT = "onnxprune-statistics-1"
 _LARGEST = float(np.finfo(np.float32).max)
-_HEADER = ("sha256", "samples", "loss", "average", "seed", "positions", "blocked")
 
 
 @dataclass
@@ -230,7 +229,7 @@ def save(statistics: Statistics, path: Path) -> None:
             "rows": layer.rows,
             "samples": layer.samples,
         }
-    header = {key: getattr(statistics, key) for key in _HEADER}
+    header = {key: getattr(statistics, key) for key in _Header.model_fields}
     meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
     with replacing(path, "the statistics") as partial:
         safetensors.numpy.save_file(tensors, partial, metadata=meta)

@@ -38,6 +38,9 @@ def unit_groups(graph: ir.Graph, approximate: bool = False, heads: Heads = "whol
     return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES, heads).build()
 
 
+_LONGEST = 2**18  # indices; no vocabulary is longer, and what is, is time or samples: of no use as units
+
+
 class _Builder:
     """Collects what the rules say, node by node, then joins it."""
 
@@ -83,7 +86,7 @@ class _Builder:
             return
         axes: Axes = []
         for axis, dim in enumerate(shape):
-            size = dim if isinstance(dim, int) else None
+            size = dim if isinstance(dim, int) and dim <= _LONGEST else None
             axes.append(None if size is None else np.arange(self.slots, self.slots + size))
             if size is not None:
                 self.placed.append((value, axis, self.slots, size, use))

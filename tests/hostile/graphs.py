@@ -53,7 +53,8 @@ _TEXTS = {
 }
 _SHAPES = {
     "w1": (6, 6), "b1": (6,), "w2": (6, 4), "b2": (4,), "k1": (4, 2, 3, 3), "b3": (4,), "k2": (4, 2, 3, 3),
-    "w3": (4, 4), "b4": (4,), "wq": (6, 6), "w4": (6, 4), "scale": (4,), "shift": (4,), "mean": (4,), "var": (4,),
+    "w3": (4, 4), "b4": (4,), "wq": (6, 6), "w4": (6, 4), "scale": (4,), "shift": (4,), "mean": (4,),
+    "var": (4,),
 }  # fmt: skip
 _NUMBERS = {"zero": [0], "one": [1], "two": [2], "minus": [-1], "sizes": [1, 6]}
 OPS = sorted({schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain})
@@ -123,13 +124,14 @@ def _op(draw: st.DrawFn, proto: onnx.ModelProto) -> None:
     draw(st.sampled_from(list(proto.graph.node))).op_type = draw(st.sampled_from(OPS))
 
 
+_ATTRIBUTES = (
+    "axis axes pads strides group dilations perm kernel_shape keepdims to alpha epsilon transA start end"
+).split()
+
+
 def _attribute(draw: st.DrawFn, proto: onnx.ModelProto) -> None:
     node = draw(st.sampled_from(list(proto.graph.node)))
-    name = draw(
-        st.sampled_from(
-            "axis axes pads strides group dilations perm kernel_shape keepdims to alpha epsilon transA start end".split()
-        )
-    )
+    name = draw(st.sampled_from(_ATTRIBUTES))
     value = draw(
         st.just(_number(draw))
         | st.just([_number(draw), _number(draw)])

@@ -40,7 +40,7 @@ class Sandbox:
         ((outcome, words),) = json.loads(line).items()
         TRIED[reader, outcome] += 1
         assert outcome != "crashed", words
-        assert "\n" not in words and words != "" or outcome == "read", f"no sentence: {words!r}"
+        assert outcome == "read" or (words and "\n" not in words), f"no sentence: {words!r}"
         return str(words)
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Sandbox:
 
 
 class Budget:
-    """Minutes that a long run has for each of its properties; without any, hypothesis' own number of examples."""
+    """The share that one property has of a long run's minutes, if it is one."""
 
     MINUTES = float(os.environ.get("ONNXPRUNE_FUZZ_MINUTES", "0"))
 

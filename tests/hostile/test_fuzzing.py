@@ -5,19 +5,18 @@
 
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
-from hostile.graphs import NAMES, absurd, message
-from hostile.mutations import altered, spoiled
-from hostile.sandbox import Budget, Sandbox
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import onnxprune
+from hostile.graphs import NAMES, absurd, message
+from hostile.mutations import altered, spoiled
+from hostile.sandbox import Budget, Sandbox
 from onnxprune.statistics import load, save
 
 EXAMPLES = 10**6 if Budget.MINUTES else 1
@@ -98,7 +97,8 @@ def test_spoiled_bytes_of_statistics(sandbox, place, data):
 
 
 ODD_ARRAYS = [
-    np.zeros((1, 7, 7)), np.full((1, 7, 7), np.nan), np.full((1, 7, 7), 1e300), np.zeros((0,)), np.zeros((1, 0, 7)),
+    np.zeros((1, 7, 7)), np.full((1, 7, 7), np.nan), np.full((1, 7, 7), 1e300), np.zeros((0,)),
+    np.zeros((1, 0, 7)),
     np.zeros((1, 7, 3), np.float32), np.zeros((1, 7, 7), np.int64), np.float64(1), -np.eye(7)[None],
 ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """A process that reads hostile files, with little memory: a line in, `reader<TAB>path`, a line of JSON out.
 
-What happens to it is the finding: an exception that is not ours, an end that nobody asked for, no answer at all.
+What happens to it is the finding: an exception that is not ours, an unasked-for end, no answer at all.
 """
 
 import json
