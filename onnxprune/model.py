@@ -207,7 +207,11 @@ def _opset(proto: onnx.ModelProto) -> int:
 
 def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
     """`proto` as a graph whose external weights are mapped into memory now, not when the file may be gone."""
-    model = ir.from_proto(proto)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir wraps whatever its readers raise, with all of the message
+        reason = " ".join(str(_first_cause(error)).split())
+        raise ModelError(f"is not a valid ONNX model: {reason}; export it again") from error
     if path is None:
         return model
     ir.external_data.set_base_dir(model.graph, path.parent)
@@ -230,3 +234,7 @@ def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
 
 def _mapped(tensor: ir.ExternalTensor) -> ir.Tensor[Any]:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)

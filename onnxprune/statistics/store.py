@@ -233,6 +233,17 @@ def save(statistics: Statistics, path: Path) -> None:
     meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
     with replacing(path, "the statistics") as partial:
         safetensors.numpy.save_file(tensors, partial, metadata=meta)
+        _order(partial)
+
+
+def _order(path: Path) -> None:
+    """Sort what is said beside the tensors, in place: safetensors has it in another order at every run."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def load(path: Path) -> Statistics:

@@ -1,10 +1,12 @@
 """At the end of a long run: how much was tried, and how it ended."""
 
-from hostile.sandbox import TRIED, Budget
+from hostile.sandbox import FOUND, MINUTES, TRIED
 
 
 def pytest_terminal_summary(terminalreporter):
-    if TRIED and Budget.MINUTES:
-        terminalreporter.section(f"{TRIED.total():,} hostile inputs in {Budget.MINUTES:g} minutes")
+    if TRIED and MINUTES:
+        terminalreporter.section(f"{TRIED.total():,} hostile inputs in {MINUTES:g} minutes")
         for (reader, outcome), count in sorted(TRIED.items()):
             terminalreporter.write_line(f"{reader}: {count:,} {outcome}")
+        for finding, path in FOUND.items():
+            terminalreporter.write_line(f"{path}: {finding}")

@@ -15,7 +15,7 @@ _TEXTS = {
         a = Relu(h)
         y = Gemm(a, w2, b2)
     }""",
-    "cnn": """net (float[n,2,6,6] x) => (float[n,4] y) {
+    "cnn": """net (float[n,3,6,6] x) => (float[n,4] y) {
         c = Conv<pads=[1,1,1,1]>(x, k1, b3)
         m = BatchNormalization(c, scale, shift, mean, var)
         a = Relu(m)
@@ -52,7 +52,7 @@ _TEXTS = {
     }""",
 }
 _SHAPES = {
-    "w1": (6, 6), "b1": (6,), "w2": (6, 4), "b2": (4,), "k1": (4, 2, 3, 3), "b3": (4,), "k2": (4, 2, 3, 3),
+    "w1": (6, 6), "b1": (6,), "w2": (6, 4), "b2": (4,), "k1": (4, 3, 3, 3), "b3": (4,), "k2": (4, 2, 3, 3),
     "w3": (4, 4), "b4": (4,), "wq": (6, 6), "w4": (6, 4), "scale": (4,), "shift": (4,), "mean": (4,),
     "var": (4,),
 }  # fmt: skip

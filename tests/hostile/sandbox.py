@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 
 SECONDS = 60  # an example takes milliseconds; machines may be busy
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+Given = tuple[str, Path]  # a reader, and the file for it
 
 #: What was tried, by reader and outcome.
 TRIED: Counter[tuple[str, str]] = Counter()
@@ -68,18 +78,47 @@ class Sandbox:
         return self._process
 
 
-class Budget:
-    """The share that one property has of a long run's minutes, if it is one."""
+#: A long run goes on behind findings; each is kept once, by the last line of the package that it came from.
+FOUND: dict[str, Path] = {}
+MINUTES = float(os.environ.get("ONNXPRUNE_FUZZ_MINUTES", "0"))
+_FINDINGS = Path(gettempdir()) / f"onnxprune-findings-{os.getpid()}"
 
-    MINUTES = float(os.environ.get("ONNXPRUNE_FUZZ_MINUTES", "0"))
 
-    def __init__(self, share: float) -> None:
-        self._seconds = 60 * self.MINUTES * share
-        self._start: float | None = None
+_CHECKS = list(HealthCheck)  # none of them: machines may be busy
 
-    @property
-    def spent(self) -> bool:
-        """Whether there was any, and it is spent."""
-        now = time.monotonic()
-        self._start = self._start or now
-        return bool(self.MINUTES) and now - self._start > self._seconds
+
+def explore(
+    strategy: st.SearchStrategy[Any], attempt: Callable[[Any], Given], examples: int, share: float
+) -> None:
+    """Give the worker what `attempt` makes of examples: so many, or for a share of the minutes."""
+    sandbox, start = Sandbox(), time.monotonic()
+    try:
+        for turn in count():  # hypothesis itself would remember all of them
+
+            @seed(turn)
+            @settings(
+                max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+            )
+            @given(strategy)
+            def tried(example: Any) -> None:
+                _give(sandbox, *attempt(example))
+
+            tried()
+            if time.monotonic() - start >= 60 * MINUTES * share:
+                return
+    finally:
+        sandbox.close()
+
+
+def _give(sandbox: Sandbox, reader: str, path: Path) -> None:
+    try:
+        sandbox.give(reader, path)
+    except AssertionError as error:
+        if not MINUTES:
+            raise
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        finding = " ".join([*[line for line in lines if "/onnxprune/" in line][-1:], *lines[-1:]])
+        if finding not in FOUND:
+            FOUND[finding] = _FINDINGS / f"{len(FOUND)}{path.suffix}"
+            _FINDINGS.mkdir(exist_ok=True)
+            shutil.copy(path, FOUND[finding])

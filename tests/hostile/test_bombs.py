@@ -15,6 +15,7 @@ from hostile.graphs import message
 from hostile.sandbox import Sandbox
 
 HUGE = 2**40
+ONE = np.float32(1)
 PIXEL = np.ones((1, 1, 1, 1), np.float32)
 
 
@@ -100,11 +101,11 @@ MODELS = {
     "ConstantOfShape of many axes": made_of("ConstantOfShape", "shape", shape=[2**16] * 4),
     "Expand": made_of("Expand", "half", "shape", half=np.float32([0.5]), shape=[HUGE]),
     "Tile": made_of("Tile", "half", "times", half=np.float32([0.5]), times=[HUGE]),
-    "Range": made_of("Range", "zero", "end", "one", zero=np.float32(0), end=np.float32(1e12), one=np.float32(1)),
+    "Range": made_of("Range", "zero", "end", "one", zero=np.float32(0), end=np.float32(1e12), one=ONE),
     "Pad": made_of("Pad", "half", "pads", half=np.float32([0.5]), pads=[0, HUGE]),
     "Resize": made_of("Resize", "pixel", "", "", "sizes", pixel=PIXEL, sizes=[1, 1, 2**20, 2**20]),
     "OneHot": made_of("OneHot", "at", "depth", "values", at=[0], depth=HUGE, values=np.float32([0, 1])),
-    "Gather of a constant": made_of("Gather", "half", "at", half=np.ones((1, 2**16)), at=np.zeros(2**16, np.int64)),
+    "Gather of a constant": made_of("Gather", "row", "at", row=np.ones((1, 2**16)), at=np.zeros(2**16, int)),
     "a Concat doubled 40 times": doubling(40),
     "an input of 2⁴⁰ numbers a sample": fed_with(1, HUGE),
     "a batch of 2⁴⁰ samples": fed_with(HUGE, 6),

@@ -46,14 +46,9 @@ def data(path: Path) -> None:
 
 
 def images(path: Path) -> None:
+    """`path` is their folder."""
     inputs = onnxprune.load(path.with_name("images.onnx")).graph.inputs
     for _ in open_data(Images(path, "unit"), inputs, **SMALL).batches():
-        pass
-
-
-def table(path: Path) -> None:
-    inputs = onnxprune.load(path.with_name("model.onnx")).graph.inputs
-    for _ in open_data(path, inputs, **SMALL).batches():
         pass
 
 
