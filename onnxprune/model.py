@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 import onnx_ir
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # ships no stubs
 
 from onnxprune.errors import ModelError
 from onnxprune.normalise import Note, normalise
@@ -149,6 +149,8 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
         proto.ParseFromString(content)
     except DecodeError as error:
         raise ModelError("is not an ONNX file, or cut off; export or download it again") from error
+    if (name := _no_text(proto)) is not None:
+        raise ModelError(f"has a {name!r} that is no text in UTF-8; export or download it again")
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError("is not an ONNX model (no graph or no opset in it); export it again")
     for tensor in tensors(proto):
@@ -156,6 +158,19 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
     folder = path.parent
     outside = {external_file(tensor, folder) for tensor in tensors(proto) if is_external(tensor)}
     return proto, [path, *sorted(outside)]
+
+
+def _no_text(message: Message) -> str | None:
+    """The first field of text that is none: protobuf hands it out as bytes, for others to stumble over."""
+    for entry, value in message.ListFields():
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        if entry.type == entry.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+            return str(entry.name)
+        if entry.type == entry.TYPE_MESSAGE:
+            found = next((name for part in values if (name := _no_text(part)) is not None), None)
+            if found is not None:
+                return found
+    return None
 
 
 def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -67,6 +67,18 @@ class Plan:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError(f"not an onnxprune plan: {error}") from error
 
+    def require(self, sha256: str) -> None:
+        """Refuse to be used for another model, as `Statistics` do.
+
+        Raises:
+            UsageError: the hashes differ.
+        """
+        if sha256 != self.sha256:
+            raise UsageError(
+                f"this plan is of another model (sha256 {self.sha256[:12]}…, this one is {sha256[:12]}…); "
+                "make one for this model"
+            )
+
     @classmethod
     def load(cls, path: Path) -> Plan:
         """Read a plan file.

@@ -87,7 +87,7 @@ def external_file(tensor: onnx.TensorProto, folder: Path) -> Path:
             "move the data file beside the model and save the model again"
         )
     file: Path = folder / location
-    if not file.is_file():
+    if not _is_file(file):
         raise ModelError(f"its external data file {location!r} is missing; put it into {str(folder)!r}")
     start, needed = entries.get("offset", "0"), _bytes(tensor)
     if not start.isdecimal() or entries.get("length", str(needed)) != str(needed):
@@ -112,6 +112,13 @@ def _is_inside(location: str, folder: Path) -> bool:
     try:
         return (folder / location).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, a null byte
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
         return False
 
 

@@ -82,7 +82,7 @@ NAMES = tuple(_TEXTS)
 def absurd(draw: st.DrawFn) -> bytes:
     """A model whose message is well-formed and whose contents are not."""
     proto = message(draw(st.sampled_from(NAMES)))
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 4]))):  # with many, few are read at all
         _ALTERATIONS[draw(st.integers(0, len(_ALTERATIONS) - 1))](draw, proto)
     return proto.SerializeToString()
 
@@ -112,7 +112,10 @@ def _type(draw: st.DrawFn, proto: onnx.ModelProto) -> None:
 
 def _contents(draw: st.DrawFn, proto: onnx.ModelProto) -> None:
     tensor = draw(st.sampled_from(list(proto.graph.initializer)))
-    array = onnx.numpy_helper.to_array(tensor).copy()
+    try:
+        array = onnx.numpy_helper.to_array(tensor).copy()
+    except (ValueError, TypeError, KeyError, AttributeError):  # made absurd already
+        return
     value = draw(st.sampled_from([0, 1, -1, 2**31 - 1, 2**40, -(2**40), np.nan, np.inf, 1e30, 1e-40]))
     with np.errstate(all="ignore"):
         flat = array.reshape(-1)

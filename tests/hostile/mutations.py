@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 from typing import Any
 
@@ -59,8 +60,6 @@ def spoiled(draw: st.DrawFn, wholes: list[bytes]) -> bytes:
 @st.composite
 def altered(draw: st.DrawFn, record: Any, times: int = 3) -> Any:
     """A copy of a JSON value in which some values are others, or gone."""
-    import copy
-
     record = copy.deepcopy(record)
     for _ in range(draw(st.integers(1, times))):
         holder, key = record, None
@@ -79,5 +78,5 @@ def altered(draw: st.DrawFn, record: Any, times: int = 3) -> Any:
         if draw(st.integers(0, 4)) == 0:
             del holder[key]
         else:
-            holder[key] = draw(st.sampled_from(ODD_VALUES) | st.sampled_from(ODD_NUMBERS))
+            holder[key] = copy.deepcopy(draw(st.sampled_from(ODD_VALUES) | st.sampled_from(ODD_NUMBERS)))
     return record
