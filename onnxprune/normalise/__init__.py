@@ -32,7 +32,8 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
     """The normal form of `model`, which is consumed, and what there is to say about it.
 
     Raises:
-        ModelError: functions that cannot be inlined, an opset that cannot be raised, a Constant of no kind.
+        ModelError: functions that cannot be inlined, shapes that contradict each other, an opset
+            that cannot be raised, a Constant of no kind.
     """
     notes: list[Note] = []
     step: ir.passes.PassBase
@@ -42,10 +43,10 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
         InitializersAreNotInputs(notes),
         NegativeSizesAreUnknown(),
         LiftConstants(),
+        InferShapes(notes, strict=True),
     ):
         step(model)
-    if is_old(model):
-        InferShapes(notes)(model)  # the converter writes simpler nodes where it knows the rank
+    if is_old(model):  # the converter writes simpler nodes where the rank is known by now
         model = RaiseOpset()(model).model
         LiftConstants()(model)
     for step in (UniqueNodeNames(), UnpackWeights(), RemoveUnused()):

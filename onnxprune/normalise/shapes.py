@@ -11,6 +11,7 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
+from onnxprune.errors import ModelError
 from onnxprune.normalise.note import Note
 from onnxprune.normalise.shape_arithmetic import known_integers
 from onnxprune.normalise.weightless import weightless
@@ -26,32 +27,39 @@ class InferShapes(ir.passes.InPlacePass):
     What was annotated before is forgotten: an exporter's stale annotation would otherwise win over the truth.
     """
 
-    def __init__(self, notes: list[Note]) -> None:
-        self.notes = notes
+    def __init__(self, notes: list[Note], strict: bool = False) -> None:
+        self.notes, self.strict = notes, strict
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Infer until nothing new is learnt; if onnx fails, the annotations stay and a note says so."""
+        """Infer until nothing new is learnt.
+
+        Raises:
+            ModelError: if `strict`, shapes or types contradict each other; names the node. Of models with
+                custom ops too little is known for that: where onnx fails, a note says so.
+        """
         proto, _ = weightless(model)
-        if all(
-            not node.domain for node in proto.graph.node
-        ):  # a custom op's annotation is all anybody knows of it
+        standard = all(not node.domain for node in model.graph.all_nodes())
+        if standard:  # a custom op's annotation is all anybody knows of it
             del proto.graph.value_info[:]
         for output in proto.graph.output:
             if output.type.WhichOneof("value") == "tensor_type":
                 output.type.tensor_type.ClearField("shape")
-        small = _values_stay_small(model.graph)
+        how = {"data_prop": _values_stay_small(model.graph), "strict_mode": self.strict and standard}
         modified, hints = False, {value.name for value in proto.graph.value_info}
         while True:
             try:
-                inferred = onnx.shape_inference.infer_shapes(proto, data_prop=small)
+                inferred = onnx.shape_inference.infer_shapes(proto, **how)
             except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
                 reason = " ".join(str(error).split())
+                if how["strict_mode"]:
+                    raise ModelError(f"is not a valid ONNX model: {reason}; export it again") from error
                 self.notes.append(Note(str(model.graph.name), f"shape inference failed: {reason}"))
                 return ir.passes.PassResult(model, modified)
             modified |= _merge(model.graph, inferred) | self._correct(model.graph, inferred)
             learnt = [value for value in _partly_known(model.graph) if value.name not in hints]
             if not learnt:
                 return ir.passes.PassResult(model, modified)
+            how["strict_mode"] = False  # hints say less than onnx might
             hints |= {value.name for value in learnt}
             proto.graph.value_info.extend(learnt)
 

@@ -86,7 +86,7 @@ class _Builder:
             return
         axes: Axes = []
         for axis, dim in enumerate(shape):
-            size = dim if isinstance(dim, int) and dim <= _LONGEST else None
+            size = dim if isinstance(dim, int) and 0 <= dim <= _LONGEST else None
             axes.append(None if size is None else np.arange(self.slots, self.slots + size))
             if size is not None:
                 self.placed.append((value, axis, self.slots, size, use))

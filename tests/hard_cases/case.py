@@ -23,7 +23,7 @@ class Case:
     `weights` and `units` are what becomes of `--ratio 0.95` and of `--units 0.25`: None where it works, else
     the sentence that refuses it, SAME if it is that of the weights, `…` standing for anything.
     `reasons` is what the report says of `--ratio 0.95`, name → why it was left alone. With `one_by_one` the
-    model takes no batches but of one sample.
+    model takes no batches but of one sample; `slow` ones take minutes and gigabytes.
     """
 
     family: str
@@ -35,6 +35,7 @@ class Case:
     reasons: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     one_by_one: bool = False
+    slow: bool = False
 
     @property
     def sentences(self) -> tuple[str | None, str | None]:

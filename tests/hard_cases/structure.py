@@ -99,6 +99,28 @@ def wide(branches):
     )
 
 
+def two_gigabytes(folder):
+    """A table above the limit of protobuf, of which 64 rows are not zero: a file with a hole."""
+    rows, width = 4_400_000, 128
+    path = mlp(
+        "e = Gather(table, ids)\n h = MatMul(e, w1)\n g = Add(h, b1)\n a = Relu(g)\n y = MatMul(a, w2)",
+        {"w1": (width, 24), "b1": (24,), "w2": (24, 8)},
+        "(int64[n] ids) => (float[n,8] y)",
+    )(folder)
+    proto = onnx.load(path)
+    table = proto.graph.initializer.add(name="table", data_type=1, dims=[rows, width], data_location=1)
+    table.external_data.add(key="location", value="table.bin")
+    path.write_bytes(proto.SerializeToString())
+    with (folder / "table.bin").open("wb") as file:
+        file.write(np.random.default_rng(0).standard_normal((64, width)).astype(np.float32).tobytes())
+        file.truncate(4 * rows * width)
+    return path
+
+
+def few_ids(rng):
+    return {"ids": rng.integers(0, 64, SAMPLES)}
+
+
 def again(folder):
     """What was compressed already."""
     import onnxprune
@@ -273,4 +295,8 @@ CASES = [
         units="no unit can be removed: 'v0' is an input of the model (30 families); 'y' is an output of the model; `onnxprune inspect` shows what there is",
     ),
     Case("graphs", "20 branches joined by Concat", wide(20), V16),
+    Case("graphs", "10,000 nodes one after the other", chain(10_000), V16, slow=True),
+    Case(
+        "graphs", "more than 2 GB of weights, in a file beside the model", two_gigabytes, few_ids, slow=True
+    ),
 ]
