@@ -54,7 +54,8 @@ def require_whole(tensor: onnx.TensorProto) -> None:
         ModelError: names it, its shape and both sizes.
     """
     shape = list(tensor.dims)
-    if tensor.data_type not in _KNOWN or min(shape, default=0) < 0:
+    all_but_none = prod(max(size, 1) for size in shape)  # numpy minds even where there is nothing
+    if tensor.data_type not in _KNOWN or min(shape, default=0) < 0 or all_but_none > _MOST:
         raise ModelError(
             f"tensor {tensor.name!r} cannot have the type {tensor.data_type} and the shape {shape}; "
             "export the model again"
@@ -141,6 +142,7 @@ def _bits(tensor: onnx.TensorProto) -> int:
     return int(8 * ir.DataType(tensor.data_type).itemsize) if tensor.data_type != ir.DataType.STRING else 8
 
 
+_MOST = 2**58  # numbers of which numpy can count the bytes
 _COMPLEX = (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128)
 #: Those that the onnx installed can read.
 _KNOWN = frozenset(

@@ -211,6 +211,38 @@ def test_ten_thousand_nodes_without_a_name_are_numbered_in_one_go():
     assert [node.name for node in model.graph][::9999] == ["Relu_1", "Relu_10000"]
 
 
+def test_shapes_that_contradict_each_other():
+    """Onnx's checker lets them pass, and what reads them later failed far from the cause."""
+    proto = matmul(rows=4)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 5
+    message = refused(proto)
+    assert "is not a valid ONNX model" in message and "MatMul" in message
+
+
+MISFITS = {
+    "y = Conv<group=2>(x, w)": ("float[n,3,8,8] x", (4, 2, 3, 3), "3 channels meet a weight for 4"),
+    "y = Conv<group=0>(x, w)": ("float[n,3,8,8] x", (4, 3, 3, 3), "there cannot be 0 groups"),
+    "y = Conv<group=3>(x, w)": ("float[n,3,8,8] x", (4, 1, 3, 3), "4 channels are no 3 groups"),
+    "y = Conv(x, w)": ("float[n,3,8,8] x", (4, 5, 3, 3), "3 channels meet a weight for 5"),
+    "y = Conv(x, w, w)": ("float[n,3,8,8] x", (4, 3, 3, 3), "the bias is not one of 4 channels"),
+    "y = ConvTranspose(x, w)": ("float[n,3,8,8] x", (4, 5, 3, 3), "3 channels meet a weight for 4"),
+    "y = Gemm(x, w)": ("float[n,3] x", (4, 5), "3 features meet a weight for 4"),
+    "y = Gemm<transB=1>(x, w)": ("float[n,4] x", (4, 5), "4 features meet a weight for 5"),
+}
+
+
+@pytest.mark.parametrize("body", MISFITS)
+def test_operands_that_cannot_be_multiplied(body):
+    given, shape, words = MISFITS[body]
+    rank = 4 if "Conv" in body else 2
+    text = f"g ({given}) => (float[{','.join('abcd'[:rank])}] y) {{ {body} }}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]> {text}')
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), "w"))
+    message = refused(proto)
+    assert "is not a valid ONNX model" in message
+    assert words in message or "Dimension mismatch" in message  # newer onnx compares some itself
+
+
 def test_invalid_graphs():
     twice = matmul()
     twice.graph.node.append(twice.graph.node[0])

@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from onnxprune.data.batches import BATCH_SIZE, Data, Part
 from onnxprune.data.inputs import Array, Input, fixed_batch, wanted
-from onnxprune.data.storage import physical_memory
-from onnxprune.errors import DataError
+from onnxprune.data.storage import require_room
 
 SAMPLES = 256
 _UNKNOWN_SIZE = 64  # what is taken for a symbolic size other than the batch
@@ -45,12 +44,8 @@ def _draw(want: Input, count: int, generator: np.random.Generator) -> Array:
         sizes = [count]
     if want.batch_axis is not None:
         sizes[want.batch_axis] = count
-    needed, memory = prod(sizes) * np.dtype(np.float64).itemsize, physical_memory()
-    if needed > memory // 2:
-        raise DataError(
-            f"random noise for the input {want} takes {needed / 2**30:,.0f} GiB, and this machine has "
-            f"{memory / 2**30:,.0f} GiB of memory; give data, or fewer --samples"
-        )
+    size = prod(sizes) * np.dtype(np.float64).itemsize
+    require_room(size, f"random noise for the input {want}", "give data, or fewer --samples")
     if want.dtype.kind == "f":
         return np.asarray(generator.standard_normal(sizes)).astype(want.dtype)
     return np.asarray(generator.integers(0, 2 if want.dtype.kind == "b" else 10, sizes)).astype(want.dtype)

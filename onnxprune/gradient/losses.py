@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.data.storage import require_room
 from onnxprune.emit import Emitter
 from onnxprune.errors import GradientError, UsageError
 
@@ -66,9 +68,15 @@ class LossHead:
     def draw(
         self, rng: np.random.Generator, shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Noise to feed: one array for each noise input, of the shape that `shapes` has under its name."""
+        """Noise to feed: one array for each noise input, of the shape that `shapes` has under its name.
+
+        Raises:
+            DataError: one that memory has no room for.
+        """
         feeds = {}
         for name, kind, like in self.noise:
+            what = f"noise for '{like.name}' {list(shapes[name])}"
+            require_room(8 * prod(shapes[name]), what, "use a smaller --batch-size, or smaller inputs")
             sample = {"gumbel": rng.gumbel, "logistic": rng.logistic, "normal": rng.normal}[kind]
             dtype = like.dtype.numpy() if like.dtype else np.float32
             feeds[name] = sample(size=tuple(shapes[name])).astype(dtype)

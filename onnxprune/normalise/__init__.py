@@ -12,6 +12,7 @@ from onnx_ir.passes.common import InlinePass
 
 from onnxprune.errors import ModelError
 from onnxprune.normalise.affine import FoldAffine
+from onnxprune.normalise.agreement import SizesAgree
 from onnxprune.normalise.constants import LiftConstants
 from onnxprune.normalise.fold import FoldConstants
 from onnxprune.normalise.inputs import InitializersAreNotInputs, NegativeSizesAreUnknown
@@ -44,6 +45,7 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
         NegativeSizesAreUnknown(),
         LiftConstants(),
         InferShapes(notes, strict=True),
+        SizesAgree(),
     ):
         step(model)
     if is_old(model):  # the converter writes simpler nodes where the rank is known by now
