@@ -38,7 +38,7 @@ def unit_groups(graph: ir.Graph, approximate: bool = False, heads: Heads = "whol
     return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES, heads).build()
 
 
-_LONGEST = 2**18  # indices; no vocabulary is longer, and what is, is time or samples: of no use as units
+_LONGEST = 2**19  # indices of what is computed: no vocabulary is longer, and time or samples are no units
 
 
 class _Builder:
@@ -86,7 +86,8 @@ class _Builder:
             return
         axes: Axes = []
         for axis, dim in enumerate(shape):
-            size = dim if isinstance(dim, int) and 0 <= dim <= _LONGEST else None
+            countable = value.const_value is not None or (isinstance(dim, int) and 0 <= dim <= _LONGEST)
+            size = dim if isinstance(dim, int) and countable else None
             axes.append(None if size is None else np.arange(self.slots, self.slots + size))
             if size is not None:
                 self.placed.append((value, axis, self.slots, size, use))
