@@ -53,9 +53,10 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
         LiftConstants()(model)
     for step in (UniqueNodeNames(), UnpackWeights(), RemoveUnused()):
         step(model)
+    fold = FoldConstants(notes)
     while True:  # shapes make constants, constants make shapes
         InferShapes(notes)(model)
-        if not FoldConstants(notes)(model).modified:
+        if not fold(model).modified:
             break
     GatherInOrderIsReshape()(model)
     ShuffleIsGather()(model)
