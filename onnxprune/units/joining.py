@@ -82,7 +82,7 @@ class _Builder:
 
     def _place(self, value: ir.Value, use: Use | None = None) -> None:
         shape = value.const_value.shape if value.const_value is not None else value.shape
-        if shape is None or 0 in shape:  # of nothing, nothing can be taken, however long its other axes
+        if shape is None or (value.const_value is not None and 0 in shape):  # however long its other axes
             return
         axes: Axes = []
         for axis, dim in enumerate(shape):
