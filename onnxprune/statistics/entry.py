@@ -13,7 +13,6 @@ from onnxprune.layers import Layer
 from onnxprune.rows import Drawn
 from onnxprune.statistics.waiting import Waiting, postponed
 
-
 _CALL = 1024  # rows whose sums cost more than the call that makes them
 
 
