@@ -6,8 +6,9 @@
 The package in reading order, from the ground up; each module imports only those before it:
 
     errors, options, emit      the error tree, what a run was asked for, graphs (`reading`, `edits`, `files`)
+    comparable                 whether outputs before and after can be held against each other
     plugins, metric            code of the user's own; figures of merit (`intervals`: how far to trust them)
-    model, normalise           ONNX files in, brought to one form
+    model, normalise           ONNX files in, brought to one form (`tensors`: whole, and in their folder)
     session, data, progress    running graphs, calibration data
     im2col, layers             every linear node as s = W ā
     units                      what must be removed together

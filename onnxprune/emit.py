@@ -7,12 +7,21 @@ own opset (18 or newer), appended in the order they are emitted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+
+def names_of(graph: ir.Graph) -> Iterator[str]:
+    """Names of all values and nodes of `graph` and of its subgraphs."""
+    for each in (graph, *graph.subgraphs()):
+        yield from (value.name for value in each.inputs if value.name)
+        yield from each.initializers
+        for node in each:
+            yield from (name for name in (node.name, *(value.name for value in node.outputs)) if name)
 
 
 class Emitter:
@@ -26,6 +35,7 @@ class Emitter:
         self.graph = graph
         self._prefix = prefix
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
+        self._taken = set(names_of(graph))
         self._count = 0
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
@@ -47,8 +57,8 @@ class Emitter:
     ) -> Any:
         """Append one node and return its output, or a tuple when `outputs` > 1."""
         given = {key: value for key, value in attributes.items() if value is not None}
-        values = [ir.Value(name=self._name(op_type)) for _ in range(outputs)]
-        node = ir.node(op_type, inputs, given, domain=domain, outputs=values, name=self._name(op_type))
+        values = [ir.Value(name=self.fresh(op_type)) for _ in range(outputs)]
+        node = ir.node(op_type, inputs, given, domain=domain, outputs=values, name=self.fresh(op_type))
         self.graph.append(node)
         return values[0] if outputs == 1 else tuple(values)
 
@@ -57,7 +67,7 @@ class Emitter:
         data = np.asarray(array, dtype=dtype)
         key = (data.dtype.str, data.shape, data.tobytes()) if data.size <= 16 else (id(object()), self._count)
         if key not in self._constants:
-            name = self._name("constant")
+            name = self.fresh("constant")
             value = ir.Value(
                 name=name,
                 shape=ir.Shape(data.shape),
@@ -76,6 +86,10 @@ class Emitter:
         """A zero-dimensional constant in the dtype of `like` (float32 where that is unknown)."""
         return self.constant(np.array(number, dtype=like.dtype.numpy() if like.dtype else np.float32))
 
-    def _name(self, stem: str) -> str:
-        self._count += 1
-        return f"{self._prefix}/{stem}_{self._count}"
+    def fresh(self, stem: str) -> str:
+        """A name that nothing in the graph has."""
+        while True:
+            self._count += 1
+            name = f"{self._prefix}/{stem}_{self._count}"
+            if name not in self._taken:
+                return name

@@ -3,14 +3,15 @@
 With integer labels and an output [batch, classes]: cross-entropy loss, top-1 and top-5 accuracy. With a
 reference model: cosine similarity, relative and mean squared error over all float outputs and, where the
 first of them is a classifier's, agreement (equal argmax) and KL(reference ‖ model), averaged over all axes
-but the last. Whether a head gives logits or probabilities is seen from its values. Only sums are kept.
+but the last. Of a model without any float output, agreement is the share of equal numbers. Whether a head
+gives logits or probabilities is seen from its values. Only sums are kept.
 
 A metric of one's own is a function over all samples (see `onnxprune.metric`); it is then the primary figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def _measured(
             if not problem:
                 figures.against_labels(_floats(outputs), batch)
             if wanted is not None:
-                figures.against_reference(_floats(outputs), _floats(wanted), batch.count)
+                figures.against_reference(outputs, wanted, batch.count)
             advance(batch.count)
     values = figures.means()
     if own is not None:
@@ -199,12 +200,18 @@ class _Figures:
     def against_reference(
         self, outputs: Mapping[str, Array], wanted: Mapping[str, Array], count: int
     ) -> None:
+        floats = _floats(wanted)
         shapes = {name: y.shape for name, y in outputs.items()}
-        different = [name for name, r in wanted.items() if shapes.get(name) != r.shape]
-        if different or not wanted:
-            what = f"output '{different[0]}' is missing or of another shape" if wanted else "no float output"
-            raise ModelError(f"the model cannot be compared with its reference: {what}; is it made from it?")
-        first = next(iter(wanted))
+        different = [name for name, r in (floats or wanted).items() if shapes.get(name) != r.shape]
+        if different:
+            raise ModelError(
+                f"the model cannot be compared with its reference: output '{different[0]}' is missing or of "
+                "another shape; is it made from it?"
+            )
+        if not floats:
+            self._against_numbers([(outputs[name], r) for name, r in wanted.items()])
+            return
+        wanted, first = floats, next(iter(floats))
         if _is_classes(wanted[first]) or _is_probability(wanted[first]):
             self._against_classes(outputs[first], wanted[first])
         for name, r in wanted.items():
@@ -214,6 +221,11 @@ class _Figures:
             self._add("cosine", cosines.sum(), len(cosines))
             self._add("mse", squares, output.size)
             self._add("relative_error", squares, float((reference**2).sum()))
+
+    def _against_numbers(self, pairs: Sequence[tuple[Array, Array]]) -> None:
+        same = [(output == r).reshape(-1) for output, r in pairs]
+        self._add("agreement", sum(equal.sum() for equal in same), sum(equal.size for equal in same))
+        self._hits["agreement"].append(same[0])
 
     def _against_classes(self, outputs: Array, wanted: Array) -> None:
         same = outputs.argmax(-1) == wanted.argmax(-1)

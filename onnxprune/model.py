@@ -8,19 +8,19 @@ its own result.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # ships no stubs
 
 from onnxprune.errors import ModelError
 from onnxprune.normalise import Note, normalise
 from onnxprune.normalise.sparse import densify
+from onnxprune.tensors import external_file, is_external, require_whole, tensors
 
 __all__ = ["Model", "Note", "files", "load", "parameter_count", "parameters", "read"]
 
@@ -149,63 +149,38 @@ def _read(path: Path) -> tuple[onnx.ModelProto, list[Path]]:
         proto.ParseFromString(content)
     except DecodeError as error:
         raise ModelError("is not an ONNX file, or cut off; export or download it again") from error
+    if (name := _no_text(proto)) is not None:
+        raise ModelError(f"has a {name!r} that is no text in UTF-8; export or download it again")
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError("is not an ONNX model (no graph or no opset in it); export it again")
+    for tensor in tensors(proto):
+        require_whole(tensor)
     folder = path.parent
-    return proto, [path, *sorted({_external_file(tensor, folder) for tensor in _external(proto)})]
+    outside = {external_file(tensor, folder) for tensor in tensors(proto) if is_external(tensor)}
+    return proto, [path, *sorted(outside)]
+
+
+def _no_text(message: Message) -> str | None:
+    """The first field of text that is none: protobuf hands it out as bytes, for others to stumble over."""
+    for entry, value in message.ListFields():
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        if entry.type == entry.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+            return str(entry.name)
+        if entry.type == entry.TYPE_MESSAGE:
+            found = next((name for part in values if (name := _no_text(part)) is not None), None)
+            if found is not None:
+                return found
+    return None
 
 
 def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    if any(_external(proto)):
+    if any(map(is_external, tensors(proto))):
         raise ModelError("has its weights in other files; load it from its path instead")
+    for tensor in tensors(proto):
+        require_whole(tensor)
     twin = onnx.ModelProto()
     twin.CopyFrom(proto)
     return twin
-
-
-def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of `proto` whose data lies in another file, subgraphs and functions included."""
-
-    def of_nodes(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-        for node in nodes:
-            for attribute in node.attribute:
-                yield from (tensor for tensor in (attribute.t, *attribute.tensors))
-                for graph in (attribute.g, *attribute.graphs):
-                    yield from of_graph(graph)
-
-    def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        yield from of_nodes(iter(graph.node))
-
-    tensors = list(of_graph(proto.graph))
-    for function in proto.functions:
-        tensors.extend(of_nodes(iter(function.node)))
-    return (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
-
-
-def _external_file(tensor: onnx.TensorProto, folder: Path) -> Path:
-    """The file that holds `tensor`, which must lie in `folder` and be long enough."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    outside = ".." in PurePosixPath(location).parts or ".." in PureWindowsPath(location).parts
-    absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
-    file: Path = folder / location
-    if not location or outside or absolute or not file.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(
-            f"weight {tensor.name!r} lies in {location!r}, outside the model's folder; "
-            "move the data file beside the model and save the model again"
-        )
-    if not file.is_file():
-        raise ModelError(f"its external data file {location!r} is missing; put it into {str(folder)!r}")
-    end: int = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-    if end > file.stat().st_size:
-        raise ModelError(
-            f"its external data file {location!r} is cut off: weight {tensor.name!r} needs {end} bytes, "
-            f"there are {file.stat().st_size}; copy or download it again"
-        )
-    return file
 
 
 def _digest(files: list[Path]) -> tuple[str, int]:
@@ -228,7 +203,7 @@ def _check(proto: onnx.ModelProto, path: Path | None) -> None:
         raise ModelError(
             "has no inputs: there is nothing to calibrate on; export it again with its inputs named"
         )
-    by_path = path is not None and any(_external(proto))
+    by_path = path is not None and any(map(is_external, tensors(proto)))
     try:
         onnx.checker.check_model(str(path) if by_path else proto)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
@@ -247,7 +222,11 @@ def _opset(proto: onnx.ModelProto) -> int:
 
 def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
     """`proto` as a graph whose external weights are mapped into memory now, not when the file may be gone."""
-    model = ir.from_proto(proto)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir wraps whatever its readers raise, with all of the message
+        reason = " ".join(str(_first_cause(error)).split())
+        raise ModelError(f"is not a valid ONNX model: {reason}; export it again") from error
     if path is None:
         return model
     ir.external_data.set_base_dir(model.graph, path.parent)
@@ -270,3 +249,7 @@ def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
 
 def _mapped(tensor: ir.ExternalTensor) -> ir.Tensor[Any]:
     return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)

@@ -64,8 +64,20 @@ class Plan:
             kept = {name: _unpack(entry) for name, entry in data["kept"].items()}
             units = {str(name): [int(place) for place in places] for name, places in data["units"].items()}
             return cls(str(data["sha256"]), dict(data["options"]), kept, dict(data["importance"]), units)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError(f"not an onnxprune plan: {error}") from error
+
+    def require(self, sha256: str) -> None:
+        """Refuse to be used for another model, as `Statistics` do.
+
+        Raises:
+            UsageError: the hashes differ.
+        """
+        if sha256 != self.sha256:
+            raise UsageError(
+                f"this plan is of another model (sha256 {self.sha256[:12]}…, this one is {sha256[:12]}…); "
+                "make one for this model"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Plan:

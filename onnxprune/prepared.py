@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.budget import require, select
+from onnxprune.comparable import require_comparable
 from onnxprune.cut import Cut, Evidence, Ranking, rank, remove_cut, share
 from onnxprune.data import Data, Source, open_data
 from onnxprune.layers import Skipped, find_layers
@@ -93,7 +94,7 @@ class Prepared:
         """Load the model, if it is not, and open the data.
 
         Raises:
-            ModelError, DataError: either cannot be used.
+            ModelError, DataError: either cannot be used, or outputs cannot be compared.
             BudgetError: nothing in the model can be pruned.
         """
         self.clock, self.progress = Clock(), progress or Silent()
@@ -101,6 +102,7 @@ class Prepared:
         first = self._methods[0]
         with self.clock.stage("load"):
             self.model = model if isinstance(model, Model) else load(model)
+            require_comparable(self.model.ir.graph)
             self.layers = find_layers(self.model.ir.graph)
             require(self.layers.layers, self.layers.skipped)
             drawn = first.samples, first.batch_size, first.seed

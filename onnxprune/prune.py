@@ -106,7 +106,7 @@ def _without_units(task: Task, model: ir.Model) -> Masks:
     statistics = task.statistics
     for step in range(1, task.options.steps + 1):
         masks, silent = task.cut.masks(step / task.options.steps)
-        silent = {name: silent[name] for name in task.silent}
+        silent = {name: silent.get(name, whole) for name, whole in task.silent.items()}
         layers = [layer for layer in find_layers(task.dense.graph) if layer.name in task.allowed]
         kept = {
             layer.name: (layer.read()[0] != 0) & masks.get(layer.name, task.allowed[layer.name])

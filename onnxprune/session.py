@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -31,6 +32,21 @@ Provider = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]
 
 _FATAL_ONLY = 4  # onnxruntime's log levels: its warnings about unused initializers are not the user's
+#: What onnxruntime says, and what is meant.
+_SAID = (
+    (
+        r"Opset (\d+) is under development.* is till opset (\d+)",
+        r"it has opset \1, and this onnxruntime ends at \2; upgrade onnxruntime, or export with opset \2",
+    ),
+    (
+        r"Could not find an implementation for (\w+)\(\d+\) node with name '(.*?)'",
+        r"it has no implementation of \1 '\2' for numbers of this type; convert the model to float32",
+    ),
+    (
+        r"Fatal error: (\S+?)(?:\(-?\d+\))? is not a registered function/op",
+        r"it does not know the operator \1; export the model with standard operators",
+    ),
+)
 _PROTOBUF_LIMIT = 2**31 - 2**20  # a serialised model above 2 GiB cannot be handed over as bytes
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -96,7 +112,7 @@ class Session:
         try:
             self._session = _open(model, options, [(name, _OPTIONS.get(name, {})) for name in chosen])
         except Exception as error:  # onnxruntime raises a dozen unrelated classes for one thing
-            raise ModelError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot load the model: {_words(error)}") from error
         self.inputs: list[str] = [value.name for value in self._session.get_inputs()]
         self.outputs: list[str] = [value.name for value in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
@@ -116,7 +132,7 @@ class Session:
         try:
             return dict(zip(names, self._session.run(names, known), strict=True))
         except Exception as error:  # as above
-            raise ModelError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+            raise ModelError(f"onnxruntime cannot run the model: {_words(error)}") from error
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -147,5 +163,8 @@ def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[tuple[str, 
     return onnxruntime.InferenceSession(model, options, providers=chosen)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _words(error: Exception) -> str:
+    """What went wrong, on one line: in our words, with a remedy, where that is known, else onnxruntime's."""
+    line = " ".join(str(error).split())
+    said = (found.expand(words) for sign, words in _SAID if (found := re.search(sign, line)))
+    return next(said, re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", line))

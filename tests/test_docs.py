@@ -1,4 +1,4 @@
-"""The generated page of operators is up to date, and complete."""
+"""The generated pages, of operators and of hard cases, are up to date, the first complete."""
 
 import runpy
 from pathlib import Path
@@ -10,6 +10,12 @@ from onnxprune.gradient.rules import NO_GRADIENT, VJP
 from onnxprune.units.rules import RULES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def test_the_page_of_hard_cases_is_what_their_tables_say():
+    page = runpy.run_path(str(DOCS / "generate_hard_cases.py"))["page"]
+    written = (DOCS / "hard-cases.md").read_text(encoding="utf-8")
+    assert written == page(), "docs/hard-cases.md is out of date: run `python docs/generate_hard_cases.py`"
 
 
 @pytest.fixture(scope="module")

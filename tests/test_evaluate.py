@@ -186,6 +186,16 @@ def test_positions_of_a_sequence_agree_one_by_one() -> None:
     assert metrics.values["agreement"] == np.mean(OTHER.argmax(1) == LOGITS.argmax(1))
 
 
+def test_class_numbers_without_any_float_output_are_compared_one_by_one() -> None:
+    def classes(op: str) -> ir.Model:
+        return model(f"z = {op}(x) y = ArgMax<axis=1, keepdims=0>(z)", "int64[n] y")
+
+    metrics = evaluate(classes("Neg"), feeds(), reference=classes("Abs"), batch_size=32)
+    same = (-LOGITS).argmax(1) == np.abs(LOGITS).argmax(1)
+    assert (metrics.primary, metrics.value) == ("agreement", same.mean())
+    assert 0 < metrics.value < 1
+
+
 def test_a_reference_with_other_outputs_is_refused() -> None:
     other = model("z = Identity(x)", f"float[n,{CLASSES}] z")
     with pytest.raises(ModelError, match="output 'z' is missing or of another shape"):

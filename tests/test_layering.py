@@ -40,6 +40,7 @@ LAYERS = (
     ("session",),
     ("model",),
     ("normalise", "metric"),
+    ("comparable", "tensors"),
     ("edits", "emit", "files", "intervals", "options", "plugins", "progress", "reading", "rounds", "solve"),
     ("errors",),
 )

@@ -75,3 +75,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"cannot read the plan .*binary"):
         Plan.load(tmp_path / "binary")
+
+
+def test_another_model_is_refused():
+    plan().require("f" * 64)
+    with pytest.raises(UsageError, match=r"this plan is of another model \(sha256 ffff"):
+        plan().require("0" * 64)

@@ -72,6 +72,31 @@ def test_a_graph_that_cannot_be_loaded_is_a_model_error_in_one_line(tmp_path):
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : /src/model_load_utils.h:46 void x(int) ONNX Runtime only "
+            "*guarantees* support ... Opset 27 is under development and ... for domain ai.onnx is till "
+            "opset 26.",
+            "it has opset 27, and this onnxruntime ends at 26; upgrade onnxruntime, or export with opset 26",
+        ),
+        (
+            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for Conv(11) node "
+            "with name '/a/b'",
+            "it has no implementation of Conv '/a/b' for numbers of this type; convert the model to float32",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Fatal error: acme:Op(-1) is not a registered function/op",
+            "it does not know the operator acme:Op; export the model with standard operators",
+        ),
+        ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT :\n something else", "INVALID_ARGUMENT : something else"),
+    ],
+)
+def test_what_onnxruntime_says_is_put_into_words_with_a_remedy(line, words):
+    assert module._words(RuntimeError(line)) == words
+
+
 def test_models_above_the_protobuf_limit_go_through_a_file(monkeypatch):
     monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 10)
     big = parsed("net (float[n,99] x) => (float[n,7] y) { y = MatMul(x, w) }", {"w": (99, 7)})

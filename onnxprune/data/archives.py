@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from onnxprune.errors import DataError
 _CHUNK = 1 << 22  # bytes
 _LOCAL_HEADER = 30  # bytes, before the member's name
 
-#: What damaged `.npy` and `.npz` files raise (RuntimeError: encrypted ones).
+#: What damaged `.npy` and `.npz` files raise (RuntimeError: encrypted ones; the last two: their headers).
 UNREADABLE = (
     OSError,
     ValueError,
@@ -35,6 +36,8 @@ UNREADABLE = (
     MemoryError,
     OverflowError,
     struct.error,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,

@@ -22,6 +22,7 @@ Size = int | str | None  # fixed, symbolic, unknown
 
 # Kinds of numpy dtypes (bool, int, unsigned, float) that may become the wanted kind if every value survives.
 _CASTS = {"b": "biu", "i": "biu", "u": "biu", "f": "biuf"}
+_NO_NUMBERS = (ir.DataType.STRING, ir.DataType.UNDEFINED)
 _LAYOUTS = {(0, 3, 1, 2): "channels last", (0, 2, 3, 1): "channels first"}
 _CHUNK = 2**22  # elements looked at together, so that checking a file needs little memory
 
@@ -148,9 +149,15 @@ def _sizes(value: ir.Value) -> tuple[Size, ...] | None:
 
 
 def _dtype(value: ir.Value) -> np.dtype[Any]:
-    if value.dtype is not None and value.dtype != ir.DataType.STRING:
-        return np.dtype(value.dtype.numpy())
-    raise ModelError(f"the input '{value.name}' ({value.type}) is no numeric tensor; it cannot be fed")
+    if not isinstance(value.type, ir.TensorType) or value.dtype is None or value.dtype in _NO_NUMBERS:
+        raise ModelError(f"the input '{value.name}' ({value.type}) is no numeric tensor; it cannot be fed")
+    dtype = np.dtype(value.dtype.numpy())
+    if dtype.kind not in _CASTS:
+        raise ModelError(
+            f"the input '{value.name}' takes {dtype}, which onnxruntime cannot be fed from Python; "
+            "export the model with float32 or float16 inputs"
+        )
+    return dtype
 
 
 def _batch_axes(shapes: Sequence[tuple[Size, ...] | None]) -> list[int | None]:

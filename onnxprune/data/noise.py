@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxprune.data.batches import BATCH_SIZE, Data, Part
 from onnxprune.data.inputs import Array, Input, fixed_batch, wanted
+from onnxprune.data.storage import require_room
 
 SAMPLES = 256
 _UNKNOWN_SIZE = 64  # what is taken for a symbolic size other than the batch
@@ -21,6 +23,7 @@ def noise(
 
     Raises:
         ModelError: an input that is not a numeric tensor.
+        DataError: more than this machine's memory has room for.
     """
     wants = wanted(inputs)
     generator = np.random.default_rng(seed)
@@ -41,6 +44,8 @@ def _draw(want: Input, count: int, generator: np.random.Generator) -> Array:
         sizes = [count]
     if want.batch_axis is not None:
         sizes[want.batch_axis] = count
+    size = prod(sizes) * np.dtype(np.float64).itemsize
+    require_room(size, f"random noise for the input {want}", "give data, or fewer --samples")
     if want.dtype.kind == "f":
         return np.asarray(generator.standard_normal(sizes)).astype(want.dtype)
     return np.asarray(generator.integers(0, 2 if want.dtype.kind == "b" else 10, sizes)).astype(want.dtype)

@@ -7,6 +7,7 @@ write, and has no name, so that it goes with the last array in it.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 from math import prod
 from tempfile import TemporaryFile, gettempdir
@@ -22,8 +23,23 @@ _ALIGNED = 64
 
 
 def physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory of this machine, or of what it lets this process have."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return machine if limit == resource.RLIM_INFINITY else min(machine, limit)
+
+
+def require_room(size: int, what: str, remedy: str) -> None:
+    """Refuse to make something that takes more than a quarter of the memory.
+
+    Raises:
+        DataError: says how much it is and how much there is.
+    """
+    memory = physical_memory()
+    if size > memory // 4:
+        raise DataError(
+            f"{what} takes {size / 2**30:,.1f} GiB, and of memory there are {memory / 2**30:,.1f}; {remedy}"
+        )
 
 
 class Storage:

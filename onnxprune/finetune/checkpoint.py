@@ -16,6 +16,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from onnxprune.errors import TrainingError
@@ -87,7 +88,7 @@ def restore(path: Path, run: Run, identity: dict[str, Any]) -> None:
             if header.get("format") != FORMAT:
                 raise TrainingError(f"{path}: is no checkpoint of onnxprune; name another file, or delete it")
             _require_same(path, json.loads(header["run"]), identity)
-            position = Position(**json.loads(header["position"]))
+            position = TypeAdapter(Position).validate_json(header["position"], strict=True)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         _apply(run, tensors)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

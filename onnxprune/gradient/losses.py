@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxprune.data.storage import require_room
 from onnxprune.emit import Emitter
 from onnxprune.errors import GradientError, UsageError
 
@@ -66,9 +68,15 @@ class LossHead:
     def draw(
         self, rng: np.random.Generator, shapes: Mapping[str, Sequence[int]]
     ) -> dict[str, npt.NDArray[Any]]:
-        """Noise to feed: one array for each noise input, of the shape that `shapes` has under its name."""
+        """Noise to feed: one array for each noise input, of the shape that `shapes` has under its name.
+
+        Raises:
+            DataError: one that memory has no room for.
+        """
         feeds = {}
         for name, kind, like in self.noise:
+            what = f"noise for '{like.name}' {list(shapes[name])}"
+            require_room(8 * prod(shapes[name]), what, "use a smaller --batch-size, or smaller inputs")
             sample = {"gumbel": rng.gumbel, "logistic": rng.logistic, "normal": rng.normal}[kind]
             dtype = like.dtype.numpy() if like.dtype else np.float32
             feeds[name] = sample(size=tuple(shapes[name])).astype(dtype)
@@ -138,14 +146,14 @@ class _Parts:
         self.label: str | None = None
 
     def add_noise(self, kind: NoiseKind, like: ir.Value) -> ir.Value:
-        name = f"onnxprune/{kind}_noise_{len(self.noise)}"
+        name = self.op.fresh(f"{kind}_noise")
         value = ir.Value(name=name, shape=like.shape, type=ir.TensorType(like.dtype or ir.DataType.FLOAT))
         self.graph.inputs.append(value)
         self.noise.append(Noise(name, kind, like))
         return value
 
     def add_label(self, rank: int) -> ir.Value:
-        self.label = "onnxprune/label"
+        self.label = self.op.fresh("label")
         shape = ir.Shape([ir.SymbolicDim(f"label_{axis}") for axis in range(rank)])
         value = ir.Value(name=self.label, shape=shape, type=ir.TensorType(ir.DataType.INT64))
         self.graph.inputs.append(value)

@@ -96,6 +96,8 @@ def _layer(weight: ir.Value, uses: tuple[Use, ...], biases: set[ir.Value | None]
     if bias is not None and len(list(bias.uses())) > len(uses):
         return f"its bias {bias.name} is shared with other nodes"
     groups, d_out, d_in = KINDS[uses[0].node.op_type].dimensions(uses[0].node, weight)
+    if not groups * d_out * d_in:
+        return f"weight {weight.name} is empty"
     return Layer(uses[0].node.name or weight.name or "", weight, bias, uses, groups, d_out, d_in)
 
 

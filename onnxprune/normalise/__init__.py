@@ -12,6 +12,7 @@ from onnx_ir.passes.common import InlinePass
 
 from onnxprune.errors import ModelError
 from onnxprune.normalise.affine import FoldAffine
+from onnxprune.normalise.agreement import SizesAgree
 from onnxprune.normalise.constants import LiftConstants
 from onnxprune.normalise.fold import FoldConstants
 from onnxprune.normalise.inputs import InitializersAreNotInputs, NegativeSizesAreUnknown
@@ -32,7 +33,8 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
     """The normal form of `model`, which is consumed, and what there is to say about it.
 
     Raises:
-        ModelError: functions that cannot be inlined, an opset that cannot be raised, a Constant of no kind.
+        ModelError: functions that cannot be inlined, shapes that contradict each other, an opset
+            that cannot be raised, a Constant of no kind.
     """
     notes: list[Note] = []
     step: ir.passes.PassBase
@@ -42,17 +44,19 @@ def normalise(model: ir.Model) -> tuple[ir.Model, list[Note]]:
         InitializersAreNotInputs(notes),
         NegativeSizesAreUnknown(),
         LiftConstants(),
+        InferShapes(notes, strict=True),
+        SizesAgree(),
     ):
         step(model)
-    if is_old(model):
-        InferShapes(notes)(model)  # the converter writes simpler nodes where it knows the rank
+    if is_old(model):  # the converter writes simpler nodes where the rank is known by now
         model = RaiseOpset()(model).model
         LiftConstants()(model)
     for step in (UniqueNodeNames(), UnpackWeights(), RemoveUnused()):
         step(model)
+    fold = FoldConstants(notes)
     while True:  # shapes make constants, constants make shapes
         InferShapes(notes)(model)
-        if not FoldConstants(notes)(model).modified:
+        if not fold(model).modified:
             break
     GatherInOrderIsReshape()(model)
     ShuffleIsGather()(model)

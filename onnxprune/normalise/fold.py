@@ -27,6 +27,7 @@ _NEVER = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split()
 )
 _GROWTH, _ALLOWANCE = 4, 2**20  # a float64 Cast of float16 weights is fourfold; 1 MiB covers index clutter
+_TIMES, _ROOM = 8, 2**22  # of all nodes together: exporters put a few ops behind each other
 
 
 class FoldConstants(ir.passes.InPlacePass):
@@ -34,19 +35,23 @@ class FoldConstants(ir.passes.InPlacePass):
 
     def __init__(self, notes: list[Note]) -> None:
         self.notes = notes
+        self._room: int | None = None  # bytes that may still be made, however often the graph is walked
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold in one walk; needs inferred shapes, so that nothing huge is ever computed."""
         opset = model.graph.opset_imports.get("", 0)
+        room = _ROOM + _TIMES * _bytes_of(model.graph) if self._room is None else self._room
         modified = False
         for node in list(model.graph):
-            array = self._value_of(node, opset)
+            array = self._value_of(node, opset, room)
             if array is not None:
+                room -= array.nbytes
                 replace_by_initializer(model.graph, node.outputs[0], ir.tensor(array))
                 modified = True
+        self._room = room
         return ir.passes.PassResult(model, modified)
 
-    def _value_of(self, node: ir.Node, opset: int) -> Array | None:
+    def _value_of(self, node: ir.Node, opset: int, room: int) -> Array | None:
         if node.domain or node.op_type in _NEVER or len(node.outputs) != 1:
             return None
         output = node.outputs[0]
@@ -55,7 +60,7 @@ class FoldConstants(ir.passes.InPlacePass):
         integers = known_integers(output)
         if integers is not None and None not in integers.reshape(-1):
             return integers.astype(output.dtype.numpy() if output.dtype else np.int64)
-        if not _is_foldable(node):
+        if not _is_foldable(node, room):
             return None
         return self._evaluate(node, opset)
 
@@ -84,7 +89,12 @@ class FoldConstants(ir.passes.InPlacePass):
             self.notes.append(note)
 
 
-def _is_foldable(node: ir.Node) -> bool:
+def _bytes_of(graph: ir.Graph) -> int:
+    tensors = (value.const_value for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _is_foldable(node: ir.Node, room: int) -> bool:
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         for attribute in node.attributes.values()
@@ -100,7 +110,7 @@ def _is_foldable(node: ir.Node) -> bool:
         return False
     given = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     made = int(np.prod(output.shape.numpy(), dtype=object)) * output.dtype.itemsize
-    return bool(made <= _GROWTH * given + _ALLOWANCE)
+    return bool(made <= min(_GROWTH * given + _ALLOWANCE, room))
 
 
 def _python(attribute: ir.Attr) -> Any:

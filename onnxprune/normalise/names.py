@@ -20,10 +20,13 @@ class UniqueNodeNames(ir.passes.InPlacePass):
         taken = {node.name for graph in model.graph.subgraphs() for node in graph if node.name}
         taken |= {node.name for node in model.graph if node.name}
         seen: set[str] = set()
+        numbered: dict[str, Iterator[str]] = {}  # of each stem, so that no number is tried twice
         modified = False
         for node in model.graph:
             if not node.name or node.name in seen:
-                node.name = next(name for name in _numbered(node.name or node.op_type) if name not in taken)
+                stem = node.name or node.op_type
+                names = numbered.setdefault(stem, _numbered(stem))
+                node.name = next(name for name in names if name not in taken)
                 modified = True
             taken.add(node.name)
             seen.add(node.name)

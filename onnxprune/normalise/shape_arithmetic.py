@@ -8,7 +8,6 @@ constant.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,15 +54,15 @@ def _cast(node: ir.Node, depth: int) -> Integers | None:
 
 
 def _gather(node: ir.Node, depth: int) -> Integers | None:
-    data, indices = _operands(node, depth)
+    data, indices = _operands(node, depth) or (None, None)
     if data is None or indices is None or None in indices.reshape(-1) or data.ndim != 1:
         return None
     return np.asarray(np.take(data, indices.astype(np.int64)), dtype=object)
 
 
 def _slice(node: ir.Node, depth: int) -> Integers | None:
-    data, *bounds = _operands(node, depth)
-    if data is None or data.ndim != 1 or any(bound is None or None in bound for bound in bounds):
+    data, *bounds = _operands(node, depth) or (None,)
+    if data is None or data.ndim != 1 or any(None in bound for bound in bounds):
         return None
     start, end = int(bounds[0][0]), int(bounds[1][0])
     step = int(bounds[3][0]) if len(bounds) > 3 else 1
@@ -72,7 +71,7 @@ def _slice(node: ir.Node, depth: int) -> Integers | None:
 
 def _concat(node: ir.Node, depth: int) -> Integers | None:
     parts = _operands(node, depth)
-    if any(part is None or part.ndim != 1 for part in parts):
+    if parts is None or any(part.ndim != 1 for part in parts) or sum(part.size for part in parts) > _SIZE:
         return None
     return np.concatenate(parts)
 
@@ -87,8 +86,15 @@ def _squeeze(node: ir.Node, depth: int) -> Integers | None:
     return data.reshape(()) if data is not None and data.shape == (1,) else None
 
 
-def _operands(node: ir.Node, depth: int) -> list[Any]:
-    return [known_integers(value, depth) for value in node.inputs]
+def _operands(node: ir.Node, depth: int) -> list[Integers] | None:
+    """All of them, or None at the first that is not known: a Concat of doubles is a tree of 2^depth."""
+    found = []
+    for value in node.inputs:
+        known = known_integers(value, depth)
+        if known is None:
+            return None
+        found.append(known)
+    return found
 
 
 _RULES: dict[str, Callable[[ir.Node, int], Integers | None]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxprune.comparable import trains
 from onnxprune.normalise.note import Note
 
 _QUANTISED = frozenset("DequantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger".split())
@@ -32,10 +33,6 @@ def _reason(node: ir.Node) -> str | None:
         return f"{node.op_type} of already quantised weights: kept as it is"
     if node.attributes.get_int("training_mode", 0):
         return f"{node.op_type} in training mode: kept as it is"
-    if node.op_type == "Dropout" and len(node.inputs) > 2 and _is_true(node.inputs[2]):
+    if node.op_type == "Dropout" and trains(node):
         return "Dropout in training mode: kept as it is"
     return None
-
-
-def _is_true(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None and bool(value.const_value.numpy().any())

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from onnxprune.emit import Emitter
@@ -134,7 +135,7 @@ def _replace(graph: ir.Graph, weight: ir.Value, scratch: ir.Graph) -> int:
     """Put the packed form in the place of `weight`; the bytes saved, 0 where it stays as it is."""
     tensor, name = weight.const_value, weight.name
     assert tensor is not None and name is not None  # `pack` picked it by both
-    saved = _bytes(ir.to_proto(tensor)) - _bytes_of(scratch)
+    saved = _bytes_of_tensor(tensor) - _bytes_of(scratch)
     if saved <= 0:
         return 0
     rebuilt = scratch[-1].outputs[0]
@@ -170,10 +171,18 @@ def _move(scratch: ir.Graph, graph: ir.Graph) -> None:
 
 def _bytes_of(scratch: ir.Graph) -> int:
     tensors = (value.const_value for value in scratch.initializers.values() if value.const_value is not None)
-    return sum(_bytes(ir.to_proto(part)) for part in (*tensors, *scratch))
+    nodes = (int(ir.to_proto(node).ByteSize()) for node in scratch)
+    return sum(map(_bytes_of_tensor, tensors)) + sum(map(_framed, nodes))
 
 
-def _bytes(message: Any) -> int:
-    """Bytes of a protobuf message as a repeated field: its content, its length and its tag."""
-    size = int(message.ByteSize())
+def _bytes_of_tensor(tensor: ir.TensorProtocol) -> int:
+    """Bytes in the file; counted, since gigabytes cannot be serialised only to be measured."""
+    empty = onnx.TensorProto(
+        name=tensor.name or "", dims=tensor.shape.numpy(), data_type=int(tensor.dtype)
+    ).ByteSize()
+    return _framed(int(empty) + _framed(tensor.nbytes))
+
+
+def _framed(size: int) -> int:
+    """Bytes of so many as a field of a message: themselves, their number and a tag."""
     return size + max(1, -(-size.bit_length() // 7)) + 1

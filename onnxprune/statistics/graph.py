@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from onnxprune.edits import fresh_name
 from onnxprune.emit import Emitter
 from onnxprune.errors import StatisticsError
 from onnxprune.gradient import LossHead, attach_loss, backpropagate
@@ -187,8 +188,11 @@ def _rows_of(layer: Layer, batch: int) -> int | None:
 
 
 def expose(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> None:
-    """Make `outputs` the graph's only outputs, under their names."""
+    """Make `outputs` the graph's only outputs, under their names; who else has one gets another."""
     graph.outputs.clear()
+    made = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in [value for value in made if value.name in outputs]:
+        value.name = fresh_name(graph, f"{value.name}/before")
     for name, value in outputs.items():
         value.name = name
         value.dtype = value.dtype or ir.DataType.INT64  # only shapes come untyped

@@ -51,13 +51,21 @@ def open_statistics(model: Model, given: Sequence[str | Path | Statistics]) -> S
         given: at least one; several are shards of one data set.
 
     Raises:
-        StatisticsError: they cannot be read or merged, are of another model, or lack a layer.
+        StatisticsError: they cannot be read or merged, are of another model, or lack a layer or
+            have another size of it.
     """
     statistics = merge([part if isinstance(part, Statistics) else load(Path(part)) for part in given])
     statistics.require(model.sha256)
-    missing = [layer.name for layer in find_layers(model.ir.graph) if layer.name not in statistics.layers]
-    if missing:
-        raise StatisticsError(f"the statistics lack layer {missing[0]!r}; run `onnxprune calibrate` again")
+    for layer in find_layers(model.ir.graph):
+        known = statistics.layers.get(layer.name)
+        if known is None:
+            raise StatisticsError(
+                f"the statistics lack layer {layer.name!r}; run `onnxprune calibrate` again"
+            )
+        if not known.fits(layer):
+            raise StatisticsError(
+                f"the statistics of layer {layer.name!r} are not of its size; run `onnxprune calibrate` again"
+            )
     return statistics
 
 
@@ -69,12 +77,12 @@ def _widest_features(model: ir.Model, batch: Batch) -> int:
     if not uses:
         return 0
     graph.graph.outputs.clear()
-    for index, (_, use) in enumerate(uses):
+    for _, use in uses:
         shape = op.Shape(use.output)
-        shape.name, shape.dtype = f"shape/{index}", ir.DataType.INT64
+        shape.dtype = ir.DataType.INT64
         graph.graph.outputs.append(shape)
-    shapes = Session(graph, "cpu").run(batch.feeds)
+    shapes = Session(graph, "cpu").run(batch.feeds).values()
     return max(
-        4 * layer.d_in * int(np.prod(shapes[f"shape/{index}"])) // layer.d_out
-        for index, (layer, _) in enumerate(uses)
+        4 * layer.d_in * int(np.prod(shape)) // layer.d_out
+        for (layer, _), shape in zip(uses, shapes, strict=True)
     )

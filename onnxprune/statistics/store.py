@@ -10,21 +10,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from onnxprune.errors import StatisticsError
 from onnxprune.files import replacing
+from onnxprune.layers import Layer
 from onnxprune.statistics.factors import Factor, Gram, Samples
 
 Array = npt.NDArray[Any]
 
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FORMAT = "onnxprune-statistics-1"
-_HEADER = ("sha256", "samples", "loss", "average", "seed", "positions", "blocked")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -98,10 +101,19 @@ class LayerStatistics:
         gradients = None if self.gradients is None else self.gradients.merge(self.gradients, share, empty)
         return LayerStatistics(activations, gradients, self.rows, self.samples)
 
+    def fits(self, layer: Layer) -> bool:
+        """Whether the factors have the groups and widths of `layer`."""
+        wanted = (layer.groups, layer.d_in + 1), (layer.groups, layer.d_out)
+        factors = (self.activations, self.gradients)
+        return all(
+            factor is None or (len(_array(factor)), factor.size) == size
+            for factor, size in zip(factors, wanted, strict=True)
+        )
+
     def finite(self) -> bool:
-        """Whether every sum is a number."""
-        arrays = [_array(self.activations)] + ([self.gradients.total] if self.gradients else [])
-        return all(bool(np.isfinite(array).all()) for array in arrays)
+        """Whether every sum is a number, and every mean square one in float32, in which they are used."""
+        sums = [self.activations] + ([self.gradients] if self.gradients else [])
+        return all(_largest_square(factor) <= _LARGEST for factor in sums)  # so that NaN fails
 
 
 @dataclass
@@ -171,6 +183,34 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
     return total
 
 
+class _Header(BaseModel):
+    """What a file says of all its layers; the fields of `Statistics`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    sha256: str
+    samples: Annotated[int, Field(ge=1)]
+    loss: str
+    average: Literal["mean", "exponential"]
+    seed: int
+    positions: Annotated[int, Field(ge=1)] | None = None
+    blocked: dict[str, str] = {}
+
+
+class _Entry(BaseModel):
+    """What a file says of one layer beside its sums."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    form: Literal["samples", "gram"]
+    weight: _Positive
+    rows: _Positive
+    samples: _Positive
+
+
+_ENTRIES = TypeAdapter(dict[str, _Entry])
+
+
 def save(statistics: Statistics, path: Path) -> None:
     """Write them, whole or not at all.
 
@@ -189,10 +229,21 @@ def save(statistics: Statistics, path: Path) -> None:
             "rows": layer.rows,
             "samples": layer.samples,
         }
-    header = {key: getattr(statistics, key) for key in _HEADER}
+    header = {key: getattr(statistics, key) for key in _Header.model_fields}
     meta = {"format": FORMAT, "statistics": json.dumps(header), "layers": json.dumps(layers)}
     with replacing(path, "the statistics") as partial:
         safetensors.numpy.save_file(tensors, partial, metadata=meta)
+        _order(partial)
+
+
+def _order(path: Path) -> None:
+    """Sort what is said beside the tensors, in place: safetensors has it in another order at every run."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def load(path: Path) -> Statistics:
@@ -208,11 +259,13 @@ def load(path: Path) -> Statistics:
                 raise StatisticsError(
                     f"{path} holds no onnxprune statistics; make them with `onnxprune calibrate`"
                 )
-            statistics = Statistics(**json.loads(meta["statistics"]))
-            for index, (name, entry) in enumerate(json.loads(meta["layers"]).items()):
+            statistics = Statistics(**_Header.model_validate_json(meta["statistics"]).model_dump())
+            for index, (name, entry) in enumerate(_ENTRIES.validate_json(meta["layers"]).items()):
                 statistics.layers[name] = _read(file, index, entry)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StatisticsError(f"cannot read statistics from {path}: {error}") from error
+        reason = " ".join(str(error).split())
+        message = f"cannot read statistics from {path}: {reason}; make them again with `onnxprune calibrate`"
+        raise StatisticsError(message) from error
     broken = [name for name, layer in statistics.layers.items() if not layer.finite()]
     if broken:
         raise StatisticsError(
@@ -221,12 +274,28 @@ def load(path: Path) -> Statistics:
     return statistics
 
 
-def _read(file: Any, index: int, entry: dict[str, Any]) -> LayerStatistics:
-    weight = float(entry["weight"])
-    array = file.get_tensor(f"{index}.A")
-    activations: Factor = Samples(array, weight) if entry["form"] == "samples" else Gram(array, weight)
-    gradients = Gram(file.get_tensor(f"{index}.G"), weight) if f"{index}.G" in file.keys() else None
-    return LayerStatistics(activations, gradients, float(entry["rows"]), float(entry["samples"]))
+def _read(file: Any, index: int, entry: _Entry) -> LayerStatistics:
+    weight = entry.weight
+    array = _factor(file, f"{index}.A", square=entry.form == "gram")
+    activations: Factor = Samples(array, weight) if entry.form == "samples" else Gram(array, weight)
+    gradients = f"{index}.G" in file.keys()
+    return LayerStatistics(
+        activations,
+        Gram(_factor(file, f"{index}.G", square=True), weight) if gradients else None,
+        entry.rows,
+        entry.samples,
+    )
+
+
+def _factor(file: Any, name: str, square: bool) -> Array:
+    array: Array = file.get_tensor(name)
+    if (
+        array.ndim != 3
+        or array.dtype not in (np.float32, np.float64)
+        or (square and len({*array.shape[1:]}) > 1)
+    ):
+        raise ValueError(f"'{name}' is {array.dtype} {list(array.shape)}")
+    return array
 
 
 def _words(positions: int | None) -> str:
@@ -235,6 +304,12 @@ def _words(positions: int | None) -> str:
 
 def _summed(factor: Factor) -> Gram:
     return factor if isinstance(factor, Gram) else Gram(factor.mean() * factor.weight, factor.weight)
+
+
+def _largest_square(factor: Factor) -> float:
+    """The largest mean product, or of rows the largest square; NaN where one is."""
+    most = float(np.abs(_array(factor)).max(initial=0))
+    return most * most if isinstance(factor, Samples) else most / factor.weight
 
 
 def _array(factor: Factor) -> Array:

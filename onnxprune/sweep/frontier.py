@@ -72,6 +72,9 @@ class Frontier:
         outputs = [v for v in made if v in wanted or not self._readers.get(v, set()) <= self._done | ahead]
         outputs = [v for v in outputs if v in wanted or self._readers.get(v)]
         piece = ir.convenience.extract(self._model.graph, inputs, outputs)
+        for given, value in zip(piece.inputs, inputs, strict=True):
+            if given.dtype is None:  # behind a custom op; onnxruntime wants to know, and the arrays do
+                given.dtype = ir.DataType.from_numpy(self._store.get(value, 0).dtype)
         session = Session(ir.Model(piece, ir_version=self._model.ir_version), self._provider)
         names = [value.name or "" for value in outputs]
         for batch in range(self.batches):

@@ -200,7 +200,8 @@ class _Walk:
             part = graph.run(feeds(batch))
             if not np.isfinite(part.cross).all():
                 raise StatisticsError(
-                    f"layer {layer.name!r} ({layer.op}): NaN or Inf in its values in the sweep"
+                    f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its values in the sweep; "
+                    "check the calibration data and the model's weights"
                 )
             side = held if batch % _HELD_EVERY == _HELD_EVERY - 1 else fit
             side[:] = [side[0] + part] if side else [part]

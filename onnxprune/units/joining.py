@@ -38,6 +38,9 @@ def unit_groups(graph: ir.Graph, approximate: bool = False, heads: Heads = "whol
     return _Builder(graph, {**RULES, **APPROXIMATE} if approximate else RULES, heads).build()
 
 
+_LONGEST = 2**19  # indices of what is computed: no vocabulary is longer, and time or samples are no units
+
+
 class _Builder:
     """Collects what the rules say, node by node, then joins it."""
 
@@ -79,11 +82,12 @@ class _Builder:
 
     def _place(self, value: ir.Value, use: Use | None = None) -> None:
         shape = value.const_value.shape if value.const_value is not None else value.shape
-        if shape is None:
+        if shape is None or (value.const_value is not None and 0 in shape):  # however long its other axes
             return
         axes: Axes = []
         for axis, dim in enumerate(shape):
-            size = dim if isinstance(dim, int) else None
+            countable = value.const_value is not None or (isinstance(dim, int) and 0 <= dim <= _LONGEST)
+            size = dim if isinstance(dim, int) and countable else None
             axes.append(None if size is None else np.arange(self.slots, self.slots + size))
             if size is not None:
                 self.placed.append((value, axis, self.slots, size, use))
@@ -99,7 +103,8 @@ class _Builder:
         for (value, _), axes in self.axes.items():
             for use in value.uses():
                 if use.node.graph is not self.graph:
-                    self._hold(axes, f"'{value.name}' is read inside a subgraph by '{use.node.name}'")
+                    reader = use.node.name or use.node.op_type
+                    self._hold(axes, f"'{value.name}' is read inside a subgraph by '{reader}'")
         for value, axis, start, size, _ in self.placed:
             if size == 1:
                 self._hold([np.array([start])], f"axis {axis} of '{value.name}' has one index only")

@@ -119,7 +119,7 @@ def _dense(
     node: ir.Node, weight: Array, x: Slots | None, y: Slots | None, alpha: float, depth: int
 ) -> Linear | None:
     """`weight` is [..., outputs, inputs]; a batched one answers differently in every batch."""
-    if x is None or y is None:
+    if x is None or y is None or weight.shape[-2:] != (len(y), len(x)) or not weight.size:
         return None
     scaled = weight if alpha == 1 else weight * np.asarray(alpha, weight.dtype)
     matrix = np.moveaxis(scaled.reshape(-1, len(y), len(x)), 0, -1)[None]

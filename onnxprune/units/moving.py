@@ -69,7 +69,7 @@ def pads(node: ir.Node, rank: int) -> dict[int, tuple[int, int]] | None:
     """Axis → (before, after) of a Pad; None if computed at run time."""
     amounts = integers(node, 1)
     axes = integers(node, 3) if given(node, 3) else list(range(rank))
-    if amounts is None or axes is None:
+    if amounts is None or axes is None or len(amounts) != 2 * len(axes):
         return None
     around = zip(amounts[: len(axes)], amounts[len(axes) :], strict=True)
     return {axis % rank: pad for axis, pad in zip(axes, around, strict=True)}

@@ -272,8 +272,9 @@ def npy_header(shape: tuple[int, ...], length: int | None = None) -> bytes:
         (npy_header((-1, 2)), "needs"),
         (npy_header((1, 2), 2**32 - 1), "cannot be read"),
         (npy_header((1, 2), 50_000) + b"(" * 60_000, "cannot be read"),
+        (b"\x93NUMPY\x01\x00\x10\x00{'shape': (\x00, 1\n", "cannot be read"),
     ],
-    ids=["long", "overflow", "negative", "long header", "nested header"],
+    ids=["long", "overflow", "negative", "long header", "nested header", "header that is no Python"],
 )
 def test_headers_that_promise_too_much(tmp_path: Path, suffix: str, content: bytes, message: str) -> None:
     path = tmp_path / f"d{suffix}"

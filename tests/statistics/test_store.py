@@ -1,12 +1,15 @@
 """Statistics files and their merging: what goes in comes out, and what does not belong is refused."""
 
 import copy
+import json
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import safetensors.numpy
 from tiny import data_for, relative, samples, twin_model
 
+import onnxprune
 from onnxprune.errors import OutputError, StatisticsError
 from onnxprune.statistics import (
     Gathering,
@@ -19,6 +22,7 @@ from onnxprune.statistics import (
     merge,
     save,
 )
+from onnxprune.statistics.opening import open_statistics
 
 
 def made(seed=0, form="gram", gradients=True, **fields):
@@ -119,6 +123,56 @@ def test_a_file_with_a_broken_header_is_refused(tmp_path, meta):
         {"0.A": np.zeros(3)}, tmp_path / "s", {"format": "onnxprune-statistics-1", **meta}
     )
     with pytest.raises(StatisticsError, match="cannot read statistics from"):
+        load(tmp_path / "s")
+
+
+HEADER = {"sha256": "a", "samples": 4, "loss": "l", "average": "mean", "seed": 0}
+ENTRY = {"form": "gram", "weight": 4, "rows": 4, "samples": 4}
+
+
+@pytest.mark.parametrize(
+    ("header", "entry", "array"),
+    [
+        ({"sha256": None}, {}, np.eye(3)[None]),
+        ({"samples": -1}, {}, np.eye(3)[None]),
+        ({"average": "median"}, {}, np.eye(3)[None]),
+        ({"blocked": []}, {}, np.eye(3)[None]),
+        ({}, {"form": "other"}, np.eye(3)[None]),
+        ({}, {"weight": 0}, np.eye(3)[None]),
+        ({}, {"rows": float("inf")}, np.eye(3)[None]),
+        ({}, {}, np.eye(3)),
+        ({}, {}, np.ones((1, 2, 3))),
+        ({}, {}, np.ones((1, 3, 3), np.int64)),
+    ],
+)
+def test_values_that_are_not_what_they_should_be_are_refused(tmp_path, header, entry, array):
+    meta = {
+        "format": "onnxprune-statistics-1",
+        "statistics": json.dumps(HEADER | header),
+        "layers": json.dumps({"a": ENTRY | entry}),
+    }
+    safetensors.numpy.save_file({"0.A": array}, tmp_path / "s", meta)
+    with pytest.raises(StatisticsError, match="cannot read statistics from") as error:
+        load(tmp_path / "s")
+    assert "\n" not in str(error.value) and "make them again with" in str(error.value)
+
+
+def test_statistics_of_layers_of_another_size_are_refused():
+    model = onnxprune.load(ir.to_proto(twin_model("mlp")))
+    known = onnxprune.calibrate(model, samples((7,), 8))
+    layer = known.layers["one"]
+    known.layers["one"] = LayerStatistics(Gram(np.eye(3)[None], 1.0), layer.gradients, 8, 8)
+    with pytest.raises(
+        StatisticsError, match="of layer 'one' are not of its size; run `onnxprune calibrate`"
+    ):
+        open_statistics(model, [known])
+
+
+def test_squares_that_float32_cannot_hold_are_refused(tmp_path):
+    statistics = made()
+    statistics.layers["conv/1"].gradients.total[0, 0, 0] = 1e60
+    save(statistics, tmp_path / "s")
+    with pytest.raises(StatisticsError, match="layer 'conv/1' has NaN or Inf"):
         load(tmp_path / "s")
 
 
