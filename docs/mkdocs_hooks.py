@@ -1,6 +1,6 @@
 """What `mkdocs build` needs beyond `mkdocs.yml`: the page and the pictures that live outside `docs/`.
 
-GitHub shows the same sources, so links in them are as they are in the repository; here they become the site's.
+GitHub shows the same sources, so links in them lead through the repository; here they become the site's.
 """
 
 from __future__ import annotations
