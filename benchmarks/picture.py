@@ -50,6 +50,14 @@ def points(
     return sorted({*dense, *pruned}, reverse=True)
 
 
+def drawn() -> str:
+    """All that the picture shows, as text; the file carries it, so that one can see that it is up to date."""
+    measured = rows("mnist", "cifar")
+    return json.dumps(
+        {f"{m}, {r}": found for m in PANELS for r in SERIES if (found := points(measured, m, r))}
+    )
+
+
 def draw(path: Path = PICTURE) -> None:
     """Write the picture."""
     import matplotlib
@@ -69,7 +77,7 @@ def draw(path: Path = PICTURE) -> None:
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        figure.savefig(path, metadata={"Date": None, "Creator": None, "Description": drawn()})
         pyplot.close(figure)
     text = path.read_text("utf-8")  # matplotlib leaves spaces at the ends of lines
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n", "utf-8")
