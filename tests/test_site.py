@@ -22,7 +22,7 @@ from onnxprune.cli import main
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GENERATED = {"index.md"}  # README.md, by docs/mkdocs_hooks.py
-BUILT_BY = ("mkdocs", "material", "mkdocs_click", "mkdocstrings", "l2m4m")  # the extra `docs`
+BUILT_BY = ("mkdocs", "material", "mkdocstrings", "l2m4m")  # the extra `docs`
 #: Options that pages name and that are other programs'.
 FOREIGN = {"--nproc-per-node", "--strict"}
 
