@@ -24,8 +24,9 @@ HEAD = """\
 {about}
 `onnxprune COMMAND --help` says the same as this page.
 
-Fractions may be percentages (`0.04` or `4%`), sizes have units (`2MB`, `1.5MiB`). What `--data` and `--eval` take is in
-[Data](data.md). Exit codes: 0 done, 1 could not be done, 2 wrong use, 3 a limit of `gate` fails;
+Fractions may be percentages (`0.04` or `4%`), sizes have units (`2MB`, `1.5MiB`).
+What `--data` and `--eval` take is in [Data](data.md).
+Exit codes: 0 done, 1 could not be done, 2 wrong use, 3 a limit of `gate` fails;
 [more about them](ci.md#exit-codes).
 
 | command | what it does |
