@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune.cli import main
 from onnxprune.finetune.ops import FUNCTIONS
 from onnxprune.gradient.rules import NO_GRADIENT, VJP
 from onnxprune.units.rules import RULES
@@ -32,6 +33,16 @@ def cells(text):
 def test_the_page_is_what_the_tables_say(page):
     written = (DOCS / "ops.md").read_text(encoding="utf-8")
     assert written == page(), "docs/ops.md is out of date: run `python docs/generate_ops.py`"
+
+
+def test_the_page_of_the_command_line_is_what_the_program_says():
+    page = runpy.run_path(str(DOCS / "generate_cli.py"))["page"]
+    written = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert written == page(), "docs/cli.md is out of date: run `python docs/generate_cli.py`"
+    assert all(
+        f"## {command.name}\n" in written and command.params[-1].opts[0] in written
+        for command in main.commands.values()
+    )
 
 
 def test_every_operator_of_the_tables_is_there(page):
