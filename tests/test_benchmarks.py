@@ -15,7 +15,18 @@ from onnxprune.options import RECIPES
 from onnxprune.report.schema import Skipped
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("mnist", "cifar", "photos", "models", "packing", "units", "together", "speed", "reproduce.mlprune")
+SCRIPTS = (
+    "mnist",
+    "cifar",
+    "photos",
+    "models",
+    "packing",
+    "units",
+    "together",
+    "speed",
+    "other_tools",
+    "reproduce.mlprune",
+)
 
 
 @pytest.fixture(autouse=True)
