@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from benchmarks.common import RESULTS, ROOT, Column, Row, Table, environment, merged
 
 sys.path.insert(0, str(ROOT / "models"))  # its recipes import each other by bare names
-from nets import LeNet300, resnet20, vgg11  # isort: skip
+from nets import LeNet300, ResNet20, vgg11  # isort: skip
 from training import to_onnx  # isort: skip
 
 TABLE = Table(
@@ -38,7 +38,7 @@ TABLE = Table(
     "K-FAC statistics of all layers, beside torch's forward + backward",
     "Random weights, Gaussian images; labels sampled from the network's own distribution, one a sample. "
     "`torch` is a forward and backward pass alone, without statistics. Medians of five turns; on a CPU of a "
-    "process's own time on one thread, on a GPU of wall time.",
+    "process's own time on one thread, on a GPU of wall time, all in one process.",
     (
         Column("seconds_per_1000", "seconds a 1,000 images", ".3f"),
         Column("times_torch", "times torch", ".2f"),
@@ -67,7 +67,7 @@ def _layered() -> nn.Module:
 
 SUBJECTS = {
     "lenet_300_100": Subject(_layered, (784,), 10_000, 64),
-    "resnet20": Subject(resnet20, (3, 32, 32), 2_000, 64),
+    "resnet20": Subject(ResNet20, (3, 32, 32), 2_000, 64),
     "vgg11": Subject(vgg11, (3, 32, 32), 512, 8),
 }
 Steps = Iterator[None]

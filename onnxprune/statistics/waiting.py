@@ -56,6 +56,7 @@ class Queue:
     waiting: Waiting
     session: Session
     _parts: list[Array] = field(default_factory=list)
+    _length: int = 0  # of all parts together, counted as they come
 
     @classmethod
     def of(cls, waiting: Waiting, provider: Provider) -> Queue:
@@ -65,12 +66,13 @@ class Queue:
     def add(self, part: Array) -> dict[str, Array]:
         """The sums, if there is enough now; else nothing."""
         self._parts.append(part)
-        length = sum(each.shape[self.waiting.axis] for each in self._parts)
-        return self.flush() if length >= self.waiting.enough else {}
+        self._length += part.shape[self.waiting.axis]
+        return self.flush() if self._length >= self.waiting.enough else {}
 
     def flush(self) -> dict[str, Array]:
         """The sums of what waits, if anything does."""
         if not self._parts:
             return {}
-        joined, self._parts = np.concatenate(self._parts, axis=self.waiting.axis), []
+        joined = np.concatenate(self._parts, axis=self.waiting.axis)
+        self._parts, self._length = [], 0
         return self.session.run({_GIVEN: joined})
