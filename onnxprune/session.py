@@ -11,7 +11,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,7 @@ except ImportError:  # said clearly at first use, so that `onnxprune --help` wor
 
 Provider = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]
+OnDevice = Any  # an onnxruntime.OrtValue
 
 _FATAL_ONLY = 4  # onnxruntime's log levels: its warnings about unused initializers are not the user's
 #: What onnxruntime says, and what is meant.
@@ -133,6 +134,47 @@ class Session:
             return dict(zip(names, self._session.run(names, known), strict=True))
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime cannot run the model: {_words(error)}") from error
+
+    def hold(self, array: Array) -> OnDevice:
+        """A copy of `array` on the session's device."""
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+
+    def run_held(
+        self, feeds: Mapping[str, Array], held: Mapping[str, OnDevice], staying: Collection[str]
+    ) -> tuple[dict[str, Array], dict[str, OnDevice]]:
+        """Run one batch with more inputs `held` on the device, where the outputs `staying` stay.
+
+        Raises:
+            ModelError: a node failed; the message names it as onnxruntime does.
+        """
+        binding = self._session.io_binding()
+        for name in self.inputs:
+            if name in feeds:
+                binding.bind_cpu_input(name, np.asarray(feeds[name], order="C"))
+        for name, value in held.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, self._device if name in staying else "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # as above
+            raise ModelError(f"onnxruntime cannot run the model: {_words(error)}") from error
+        made = dict(zip(self.outputs, binding.get_outputs(), strict=True))
+        here = {name: value.numpy() for name, value in made.items() if name not in staying}
+        return here, {name: made[name] for name in staying}
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self.provider == _CUDA else "cpu"
+
+
+def on_gpu(choice: Provider) -> bool:
+    """Whether `choice` is CUDA, as far as that is known before a graph is loaded.
+
+    Raises:
+        RuntimeUnavailableError: as for `providers`.
+    """
+    return providers(choice)[0] == _CUDA
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -20,8 +20,9 @@ from onnxprune.errors import StatisticsError, UsageError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Average, Loss
 from onnxprune.progress import Progress, Silent
-from onnxprune.session import Provider, Session
+from onnxprune.session import Provider, Session, on_gpu
 from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_positions
+from onnxprune.statistics.resident import Resident
 from onnxprune.statistics.store import LayerStatistics, Statistics
 from onnxprune.statistics.totals import Totals
 from onnxprune.statistics.waiting import Queue
@@ -82,9 +83,9 @@ def collect(
         labels=how.labels,
         positions=how.positions,
         batch=min(data.batch_size, data.count),
-        wait=how.average == "mean",
+        wait=how.average == "mean" and not on_gpu(how.provider),
     )
-    session = Session(graph.model, how.provider)
+    runner = _runner(graph, how)
     queues = {name: Queue.of(waiting, how.provider) for name, waiting in graph.waiting.items()}
     noise = NoiseSource(graph, how)
     totals = [Totals(how.average == "exponential", graph.shares.get(layer.name, 1.0)) for layer in layers]
@@ -92,7 +93,7 @@ def collect(
     with (progress or Silent()).stage("statistics", data.count) as advance:
         for number, batch in enumerate(data.batches()):
             feeds = feeds_of(graph, batch, noise.draw(number, batch.feeds))
-            outputs = session.run({**feeds, START: _start(how.seed, number)})
+            outputs = runner.run({**feeds, START: _start(how.seed, number)})
             for name, queue in queues.items():
                 outputs |= queue.add(outputs.pop(name))
             _add(totals, outputs)
@@ -100,7 +101,7 @@ def collect(
             advance(batch.count)
     if not samples:
         raise StatisticsError("no samples: the calibration data has no batch")
-    for queue in queues.values():
+    for queue in (*queues.values(), *([runner] if isinstance(runner, Resident) else [])):
         _add(totals, queue.flush())
     total = Statistics(
         sha256=sha256,
@@ -114,6 +115,13 @@ def collect(
     for layer, sums in zip(layers, totals, strict=True):
         total.layers[layer.name] = _finished(layer, sums, samples, graph)
     return total
+
+
+def _runner(graph: StatisticsGraph, how: Gathering) -> Session | Resident:
+    """On a GPU one whose sums stay there, where every batch counts alike."""
+    if on_gpu(how.provider) and how.average == "mean":
+        return Resident.of(graph.model, how.provider)
+    return Session(graph.model, how.provider)
 
 
 def _add(totals: Sequence[Totals], outputs: Mapping[str, Array]) -> None:
