@@ -109,8 +109,10 @@ def _apply(run: Run, tensors: dict[str, Tensor]) -> None:
     for name, parameter in run.parameters.items():
         with torch.no_grad():
             parameter.copy_(tensors[f"weight/{name}"])
-        if name in states:  # torch keeps the number of steps on the host
-            state = {k: v if k == "step" else v.to(parameter.device) for k, v in states[name].items()}
+        if name in states:  # the number of steps stays on the host, but for fused optimizers
+            fused = run.optimizer.defaults.get("fused", False)
+            stays = set() if fused else {"step"}
+            state = {k: v if k in stays else v.to(parameter.device) for k, v in states[name].items()}
             run.optimizer.state[parameter] = state
 
 

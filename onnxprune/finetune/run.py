@@ -109,6 +109,8 @@ def train(
             if checkpoint is not None:
                 Path(checkpoint).unlink(missing_ok=True)
         here.wait()
+    if trainer.take_step.unrecorded:
+        notes = [*notes, ("training step", f"not recorded as a CUDA graph: {trainer.take_step.unrecorded}")]
     report = _describe(loaded, dense, tuned, whole, trainer)
     if measured_on is None and chosen.holdout:
         report = report.model_copy(update={"warnings": (*report.warnings, _UNCHOSEN)})

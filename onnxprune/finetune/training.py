@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from onnxprune.finetune.batches import Share, count_batches, epoch_batches, shar
 from onnxprune.finetune.checkpoint import Run, restore, save
 from onnxprune.finetune.distributed import Processes
 from onnxprune.finetune.objective import Objective
+from onnxprune.finetune.stepping import Steps
 from onnxprune.options import Training
 from onnxprune.progress import Advance, Progress
 
@@ -101,6 +103,7 @@ class Trainer:
     identity: dict[str, Any]
     checkpoint: Path | None
     run: Run = field(init=False)
+    take_step: Steps = field(init=False)
     _saved: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +111,10 @@ class Trainer:
         self.run = Run(parameters, make_optimizer(parameters, self.options))
         if self.checkpoint is not None and self.checkpoint.exists():
             restore(self.checkpoint, self.run, self.identity)
+        here, module = self.processes, self.processes.wrap(self.networks.student)
+        alone_on_gpu = here.device.type == "cuda" and here.count == 1
+        loss = partial(self._loss, module)
+        self.take_step = Steps(self.run, loss, self.options.clip, here.device, record=alone_on_gpu)
         self._saved = time.monotonic()
 
     @property
@@ -122,22 +129,21 @@ class Trainer:
             TrainingError: the loss became NaN or infinite.
         """
         position = self.run.position
-        module = self.processes.wrap(self.networks.student)
         done = position.epoch * self.data.count + position.samples
         with _settings(), progress.stage("fine-tuning", self.options.epochs * self.data.count) as advance:
             advance(done)
             if not position.epochs:
                 self._finish_epoch(None)
             while position.epoch < self.options.epochs:
-                self._epoch(module, advance)
+                self._epoch(advance)
         for name, weight in self.run.best.items():
             self.run.parameters[name].data.copy_(weight)
 
-    def _epoch(self, module: nn.Module, advance: Advance) -> None:
+    def _epoch(self, advance: Advance) -> None:
         position, device = self.run.position, self.processes.device
         total = torch.tensor(position.loss, dtype=torch.float64, device=device)
         for batch in epoch_batches(self.data, self.options.seed, position.epoch, position.step):
-            total += self._step(module, batch) * batch.count
+            total += self._step(batch) * batch.count
             position.step += 1
             position.samples += batch.count
             note = ""
@@ -150,22 +156,14 @@ class Trainer:
             advance(batch.count, note)
         self._finish_epoch(position.loss / position.samples)
 
-    def _step(self, module: nn.Module, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch) -> Tensor:
         """Train on one batch; its loss, this process's part of it."""
         position, options = self.run.position, self.options
         step = position.epoch * self.steps + position.step
         self._seed(options.seed + step)
-        for group in self.run.optimizer.param_groups:
-            whole = options.learning_rate / _SLOWER**position.returns
-            group["lr"] = whole * rate(step / (options.epochs * self.steps), options)
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
-        loss = self._loss(module, share)
-        self.run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types
-        if options.clip is not None:
-            nn.utils.clip_grad_norm_(self.run.parameters.values(), options.clip)
-        self.run.optimizer.step()
-        return loss.detach()
+        whole = options.learning_rate / _SLOWER**position.returns
+        return self.take_step(share, whole * rate(step / (options.epochs * self.steps), options))
 
     def _seed(self, seed: int) -> None:
         """For networks that draw. Without CUDA `torch.manual_seed` queues a call and its stack, for ever."""
@@ -224,6 +222,7 @@ class Trainer:
         for name, weight in self.run.best.items():
             self.run.parameters[name].data.copy_(weight)
         self.run.optimizer.state.clear()
+        self.take_step.forget()
         self.run.position.returns += 1
         if self.processes.first:
             self.run.position.epochs[-1]["returned"] = True
@@ -241,11 +240,12 @@ def make_optimizer(parameters: dict[str, nn.Parameter], options: Training) -> to
         {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
-    fused = all(parameter.is_cuda for parameter in parameters.values())  # one kernel a step instead of dozens
+    # one kernel a step instead of dozens, and one that can be recorded
+    cuda = all(parameter.is_cuda for parameter in parameters.values())
     start, momentum = options.learning_rate, options.momentum
     if options.optimizer == "sgd":
-        return torch.optim.SGD(filled, start, momentum, nesterov=momentum > 0, fused=fused)
-    return torch.optim.AdamW(filled, start, (momentum, 0.999), fused=fused)
+        return torch.optim.SGD(filled, start, momentum, nesterov=momentum > 0, fused=cuda)
+    return torch.optim.AdamW(filled, start, (momentum, 0.999), fused=cuda, capturable=cuda)
 
 
 def rate(done: float, options: Training) -> float:

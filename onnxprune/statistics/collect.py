@@ -101,8 +101,10 @@ def collect(
             advance(batch.count)
     if not samples:
         raise StatisticsError("no samples: the calibration data has no batch")
-    for queue in (*queues.values(), *([runner] if isinstance(runner, Resident) else [])):
+    for queue in queues.values():
         _add(totals, queue.flush())
+    if isinstance(runner, Resident):
+        _add(totals, runner.flush())
     total = Statistics(
         sha256=sha256,
         samples=samples,
