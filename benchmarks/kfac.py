@@ -2,7 +2,7 @@
 
     python -m benchmarks.kfac --only resnet20 --recipe onnxprune curvlinops
 
-Every tool gets a process of its own, the same images and batches, one thread (on a CPU), and the tools take
+Every tool gets the same images and batches and, on a CPU, its own process and one thread; the tools take
 turns; a row has the median of five turns, and of the ratios to `torch` in the same turn. On a CPU a process's
 own time is counted, so that others disturb little. Loading, export and the first batch, which every tool
 needs to set up, stand beside. A peer that is not installed, or cannot do a network, is a row with an error.
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ TABLE = Table(
     ),
 )
 _TURNS = 5
+_WATCHED = 3.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -222,12 +224,39 @@ def turn(tool: str, net: str, device: str) -> Row:
     return found
 
 
+def here(tool: str, net: str, device: str) -> Row:
+    """One tool in this process."""
+    subject = SUBJECTS[net]
+    return by_onnxprune(subject, device) if tool == "onnxprune" else by_torch(tool, subject, device)
+
+
+def busy(tool: str, net: str) -> float:
+    """Percent of the time in which a kernel ran on the GPU, while the tool goes on for some seconds."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    handle, shares, done = pynvml.nvmlDeviceGetHandleByIndex(0), list[int](), Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            shares.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+
+    watcher, start = Thread(target=watch), time.perf_counter()
+    watcher.start()
+    while time.perf_counter() - start < _WATCHED:
+        here(tool, net, "cuda")
+    done.set()
+    watcher.join()
+    return float(np.mean(shares[len(shares) // 4 :]))  # NVML's own average is of the second before
+
+
 def rows_of(net: str, tools: list[str], device: str) -> Iterator[Row]:
     """A row a tool; `torch` is run in every turn. A tool that fails once is not run again."""
     turns: list[dict[str, Row]] = []
     for _ in range(_TURNS):
         failed = {tool for each in turns for tool in each if "error" in each[tool]}
-        turns.append({tool: turn(tool, net, device) for tool in tools if tool not in failed})
+        take = here if device == "cuda" else turn
+        turns.append({tool: take(tool, net, device) for tool in tools if tool not in failed})
     for tool in tools:
         row: Row = {"model": net, "ratio": 1.0, "recipe": f"{tool}, {device}"}
         row["environment"] = environment(0, None) | {"torch": torch.__version__}
@@ -242,6 +271,7 @@ def rows_of(net: str, tools: list[str], device: str) -> Iterator[Row]:
             "times_torch": median(times),
             "spread": [min(times), max(times)],
             "setup": median(each[tool]["setup"] for each in own),
+            "busy": busy(tool, net) if device == "cuda" else None,
         }
 
 
