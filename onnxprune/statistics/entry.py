@@ -13,80 +13,102 @@ from onnxprune.layers import Layer
 from onnxprune.rows import Drawn
 from onnxprune.statistics.waiting import Waiting, postponed
 
+Make = Callable[[Emitter, ir.Value], dict[str, ir.Value]]
+
 _CALL = 1024  # rows whose sums cost more than the call that makes them
 
 
 @dataclass
 class Entry:
-    """Emits the sums of one layer; those of few `rows` a batch (None: unknown) wait."""
+    """Emits the sums of one layer; those of few rows a batch wait, where values of batches can be joined.
+
+    `positions` are the rows of a sample (None: unknown, and nothing waits), `batch` the samples of a run.
+    """
 
     op: Emitter
     layer: Layer
     index: int
     waiting: dict[str, Waiting]
-    rows: int | None
+    positions: int | None
+    batch: int
 
     def activations(self, sampled: bool, rows: Drawn | None) -> dict[str, ir.Value]:
         """From the features; kept as rows if `sampled`."""
         op, layer = self.op, self.layer
-        features = widened(
-            op, layer, _joined(op, [layer.features(op, use.input, rows) for use in layer.uses])
-        )
+        inputs = [use.input for use in layer.uses]
+        if not sampled and rows is None and self._waits(inputs, layer.d_in):
+            assert self.positions is not None
+            count = op.Mul(op.Shape(inputs[0], start=0, end=1), op.ints(self.positions))
+            return self._named({"count": count}) | self._later("gram", inputs, layer.d_in, self._of_features)
+        features = _joined(op, [layer.features(op, value, rows) for value in inputs], 2)
         count = op.Shape(features, start=2)
         if rows is not None:
             count = op.Div(op.Mul(count, op.ints(rows.positions)), op.ints(rows.kept))
-        made = self._named({"sum": op.ReduceSum(features, op.ints(2), keepdims=0), "count": count})
+        made = self._named({"count": count})
         if sampled:
-            return made | self._named({"rows": op.Identity(features)})
-        return made | self._square("gram", features, layer.d_in)
+            features = widened(op, layer, features)
+            total = op.ReduceSum(features, op.ints(2), keepdims=0)
+            return made | self._named({"sum": total, "rows": op.Identity(features)})
+        return made | self._of_rows(op, widened(op, layer, features))
 
     def correlated(self, correlation: Correlation) -> dict[str, ir.Value]:
         """From products of shifted images; the uses' inputs, equally large, count as further samples."""
         op, layer = self.op, self.layer
-        images = [widened(op, layer, use.input) for use in layer.uses]
-        image = images[0] if len(images) == 1 else op.Concat(*images, axis=0)
-        if image.shape is None:
-            image.shape = layer.uses[0].input.shape
 
         def make(op: Emitter, image: ir.Value) -> dict[str, ir.Value]:
             products, total = correlation.emit(op, image)
             return self._named({"products": products, "sum": total})
 
-        count = op.Mul(op.Shape(image, start=0, end=1), op.ints(correlation.positions))
-        made = self._named({"count": count})
-        enough = -(-max(layer.d_in, _CALL) // correlation.positions)
-        return made | self._soon_or_late("products", image, 0, layer.d_in, enough, make)
+        images = [use.input for use in layer.uses]
+        each = op.Mul(op.Shape(images[0], start=0, end=1), op.ints(correlation.positions))
+        made = self._named({"count": op.Mul(each, op.ints(len(images)))})
+        if self._waits(images, layer.d_in):
+            return made | self._later("products", images, layer.d_in, make)
+        image = widened(op, layer, _joined(op, images, 0))
+        image.shape = image.shape or images[0].shape
+        return made | make(op, image)
 
     def gradients(self, backward: Mapping[ir.Value, ir.Value]) -> dict[str, ir.Value]:
         """From the gradients of the layer's outputs."""
         op, layer = self.op, self.layer
-        parts = [layer.responses(op, backward[use.output]) for use in layer.uses]
-        return self._square("gradient", widened(op, layer, _joined(op, parts)), layer.d_out)
+        values = [backward[use.output] for use in layer.uses]
+        for use, value in zip(layer.uses, values, strict=True):
+            value.shape = value.shape or use.output.shape
+        if self._waits(values, layer.d_out):
+            return self._later("gradient", values, layer.d_out, self._of_responses)
+        responses = _joined(op, [layer.responses(op, value) for value in values], 2)
+        return self._squared(op, widened(op, layer, responses))
 
-    def _square(self, name: str, rows: ir.Value, width: int) -> dict[str, ir.Value]:
-        def make(op: Emitter, rows: ir.Value) -> dict[str, ir.Value]:
-            return self._named({name: square(op, rows, self.layer.groups, width)})
+    def _of_features(self, op: Emitter, value: ir.Value) -> dict[str, ir.Value]:
+        return self._of_rows(op, self.layer.features(op, value))
 
-        if rows.shape is None:
-            rows.shape = ir.Shape([self.layer.groups, width, None])
-        return self._soon_or_late(name, rows, 2, width, max(width, _CALL), make)
+    def _of_rows(self, op: Emitter, rows: ir.Value) -> dict[str, ir.Value]:
+        gram = square(op, rows, self.layer.groups, self.layer.d_in)
+        return self._named({"sum": op.ReduceSum(rows, op.ints(2), keepdims=0), "gram": gram})
 
-    def _soon_or_late(
-        self,
-        name: str,
-        value: ir.Value,
-        axis: int,
-        width: int,
-        enough: int,
-        make: Callable[[Emitter, ir.Value], dict[str, ir.Value]],
-    ) -> dict[str, ir.Value]:
-        """The sums `make` emits from `value`, at once, or later where a batch has fewer rows than `width`."""
-        if self.rows is None or self.rows >= width:
-            return make(self.op, value)
-        output = f"given/{name}/{self.index}"
-        given = self.op.Identity(value)
-        given.dtype, given.shape = sum_type(self.layer), value.shape
-        self.waiting[output] = postponed(given, self.op.graph, axis, enough, make)
+    def _of_responses(self, op: Emitter, value: ir.Value) -> dict[str, ir.Value]:
+        return self._squared(op, self.layer.responses(op, value))
+
+    def _squared(self, op: Emitter, rows: ir.Value) -> dict[str, ir.Value]:
+        return self._named({"gradient": square(op, rows, self.layer.groups, self.layer.d_out)})
+
+    def _waits(self, values: Sequence[ir.Value], width: int) -> bool:
+        """Whether a batch has few rows, and those of several can be joined along the first axis."""
+        if self.positions is None or self.positions * self.batch >= width:
+            return False
+        shape = values[0].shape
+        if shape is None or any(value.shape != shape for value in values):
+            return False
+        columns = self.layer.op == "MatMul" and self.layer.uses[0].input is self.layer.uses[0].node.inputs[1]
+        return all(isinstance(size, int) for size in shape[1:]) and not (columns and len(shape) == 2)
+
+    def _later(self, name: str, values: Sequence[ir.Value], width: int, make: Make) -> dict[str, ir.Value]:
+        """What the sums that `make` emits are made of, when there is enough of it."""
+        assert self.positions is not None
+        given = self.op.Identity(widened(self.op, self.layer, _joined(self.op, values, 0)))
+        given.dtype, given.shape = sum_type(self.layer), values[0].shape
+        output, rows = f"given/{name}/{self.index}", self.positions // len(values)
+        self.waiting[output] = postponed(given, self.op.graph, 0, -(-max(width, _CALL) // rows), make)
         return {output: given}
 
     def _named(self, made: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
@@ -110,6 +132,6 @@ def widened(op: Emitter, layer: Layer, value: ir.Value) -> ir.Value:
     return value
 
 
-def _joined(op: Emitter, parts: Sequence[ir.Value]) -> ir.Value:
-    joined: ir.Value = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=2)
+def _joined(op: Emitter, parts: Sequence[ir.Value], axis: int) -> ir.Value:
+    joined: ir.Value = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=axis)
     return joined

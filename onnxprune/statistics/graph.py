@@ -105,7 +105,8 @@ def build(
         rows = drawn.get(layer.name)
         direct = rows is not None or layer.name in sampled
         cheaper = None if direct else _correlation(layer, batch)
-        entry = Entry(op, layer, index, waiting, _rows_of(layer, batch) if wait and rows is None else None)
+        apart = kept_positions(layer, None) if wait and rows is None else None
+        entry = Entry(op, layer, index, waiting, apart, batch)
         if cheaper is None:
             outputs |= entry.activations(layer.name in sampled, rows)
         else:
@@ -180,11 +181,6 @@ def noise_shapes(source: ir.Model, head: LossHead) -> ir.Model:
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     expose(model.graph, {entry.name: op.Shape(values[entry.like.name or ""]) for entry in head.noise})
     return model
-
-
-def _rows_of(layer: Layer, batch: int) -> int | None:
-    positions = kept_positions(layer, None)
-    return None if positions is None else positions * batch
 
 
 def expose(graph: ir.Graph, outputs: Mapping[str, ir.Value]) -> None:
