@@ -165,7 +165,7 @@ def run(
 def measured(
     case: Case, options: argparse.Namespace, measure: Callable[[Case, argparse.Namespace], Row]
 ) -> Row:
-    """The row of `case`; a refusal of the package is a row too, with its message."""
+    """The row of `case`, with the seconds it took if it does not say; a refusal is a row too."""
     row: Row = {"model": case.model, "ratio": case.ratio, "recipe": case.recipe, "bar": case.bar}
     start = time.perf_counter()
     try:
@@ -173,7 +173,7 @@ def measured(
     except OnnxPruneError as error:
         row |= {"error": f"{type(error).__name__}: {error}", "ok": None if case.bar is None else False}
     seconds = round(time.perf_counter() - start, 1)
-    return {**row, "seconds": seconds, "environment": environment(options.seed, options.samples)}
+    return {"seconds": seconds, **row, "environment": environment(options.seed, options.samples)}
 
 
 def compressed_by_command(*arguments: str | Path) -> Row:

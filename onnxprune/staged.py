@@ -138,12 +138,16 @@ class _Stage:
         how = {"reference": dense.ir, "metric": metric, "provider": options["provider"], "progress": progress}
         self.after = evaluate(self.tuned.model.ir, data, **how).values[change.name]
 
-    def row(self, total: int) -> schema.StageRow:
-        """What the report says of it; `total` parameters had the dense model."""
+    def row(self, total: int, sizes: Mapping[str, int]) -> schema.StageRow:
+        """What the report says of it; the dense model had `total` parameters, its layers' weights `sizes`."""
         metric = self.pruned.report.metric
+        left = {
+            layer.name: np.count_nonzero(layer.read()[0]) for layer in find_layers(self.tuned.model.graph)
+        }
         return schema.StageRow(
             ratio=self.ratio,
             kept_ratio=_nonzero(self.tuned.model) / total,
+            layers=tuple(left.get(name, 0) / size for name, size in sizes.items()),
             pruned=None if metric is None else metric.after,
             tuned=self.after,
             seconds=round(self.seconds, 3),
@@ -159,6 +163,7 @@ def _report(dense: Model, stages: Sequence[_Stage], output: str | Path | None) -
     first, last, model = stages[0].pruned.report, stages[-1], stages[-1].tuned.model
     total = first.params_before
     before, after = ({layer.name: layer for layer in find_layers(of.graph)} for of in (dense, model))
+    sizes = {row.name: before[row.name].size for row in first.layers}
     metric = first.metric
     if metric is not None and last.after is not None:
         metric = schema.MetricChange(name=metric.name, before=metric.before, after=last.after)
@@ -174,7 +179,7 @@ def _report(dense: Model, stages: Sequence[_Stage], output: str | Path | None) -
             "layers": tuple(
                 layer_row(before[row.name], after.get(row.name), row.importance) for row in first.layers
             ),
-            "stages": tuple(stage.row(total) for stage in stages),
+            "stages": tuple(stage.row(total, sizes) for stage in stages),
             "seconds": {
                 "prune": round(sum(stage.seconds - stage.tuned.report.seconds for stage in stages), 3),
                 "fine-tune": round(sum(stage.tuned.report.seconds for stage in stages), 3),

@@ -59,10 +59,14 @@ class UnitRow(Record):
 
 
 class StageRow(Record):
-    """One stage of a schedule: the ratio asked for, and the metric after pruning and after fine-tuning."""
+    """One stage of a schedule: the ratio asked for, and the metric after pruning and after fine-tuning.
+
+    `layers` are the fractions of their weights that the layers have left, in the order of the report's.
+    """
 
     ratio: float | None
     kept_ratio: float
+    layers: tuple[float, ...] = ()
     pruned: float | None
     tuned: float | None
     seconds: float
