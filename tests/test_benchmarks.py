@@ -82,7 +82,8 @@ def test_the_bars_are_those_asked_for():
         ("resnet20_cifar10", 0.5, "kfac+linear"): 11.0,
         ("resnet56_cifar10", 0.5, "batch 32"): 1.6,
         **{
-            (net, ratio, f"default, seed {seed}"): bar
+            (net, ratio, f"{recipe}, seed {seed}"): bar
+            for recipe in ("default", "default, shifted")
             for net, bar, ratios in (
                 ("lenet_300_100", 0.1, (0.013, 0.01)),
                 ("lenet_300_100 of 4 epochs", 0.1, (0.013, 0.01)),
