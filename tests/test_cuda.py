@@ -104,5 +104,6 @@ def test_a_recorded_training_step_is_the_step_itself(training, tmp_path):
         weights.append({name: v.const_value.numpy() for name, v in tuned.model.graph.initializers.items()})
     assert "training step" not in skipped
     for name, known in weights[0].items():
-        # 24 steps whose rounding differs, in an optimizer that divides by the gradient's size
-        assert relative(weights[1][name], known) < 1e-2, name
+        # 24 steps that round otherwise, in TF32 on the GPU, and AdamW divides by the gradient's size: 0.011
+        # was measured; a step left out, or another batch's labels, is a tenth or more
+        assert relative(weights[1][name], known) < 0.03, name
