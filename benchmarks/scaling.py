@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling --only "images"
 
-Convolutional networks of random weights, a Gaussian image, batches of 32, one thread. Each row is a process of
+Convolutional networks of random weights, one Gaussian image, batches of 32, one thread. A row is a process of
 its own; its seconds are processor time of `collect` beyond the first batch, its memory the highest resident.
 """
 
