@@ -7,7 +7,7 @@ sums are what one process would have added for its batches.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,69 +71,140 @@ def collect(
             layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
-    how = how or Gathering()
-    layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
-    sampled = {layer.name for layer in layers if _few_rows(layer, data.count, how.positions)}
-    graph = build(
-        model,
-        loss=how.loss,
-        gradients=how.gradients,
-        only=only,
-        sampled=sampled,
-        labels=how.labels,
-        positions=how.positions,
-        batch=min(data.batch_size, data.count),
-        wait=how.average == "mean" and not on_gpu(how.provider),
-    )
-    runner = _runner(graph, how)
-    queues = {name: Queue.of(waiting, how.provider) for name, waiting in graph.waiting.items()}
-    noise = NoiseSource(graph, how)
-    totals = [Totals(how.average == "exponential", graph.shares.get(layer.name, 1.0)) for layer in layers]
-    samples = 0
+    collector = Collector(model, data, how or Gathering(), only)
     with (progress or Silent()).stage("statistics", data.count) as advance:
         for number, batch in enumerate(data.batches()):
-            feeds = feeds_of(graph, batch, noise.draw(number, batch.feeds))
-            outputs = runner.run({**feeds, START: _start(how.seed, number)})
-            for name, queue in queues.items():
-                outputs |= queue.add(outputs.pop(name))
-            _add(totals, outputs)
-            samples += batch.count
+            collector.add(number, batch)
             advance(batch.count)
-    if not samples:
-        raise StatisticsError("no samples: the calibration data has no batch")
-    for queue in queues.values():
-        _add(totals, queue.flush())
-    if isinstance(runner, Resident):
-        _add(totals, runner.flush())
-    total = Statistics(
-        sha256=sha256,
-        samples=samples,
-        loss=graph.head.description if graph.head else "none",
-        average=how.average,
-        seed=how.seed,
-        positions=how.positions,
-        blocked=dict(graph.blocked),
-    )
-    for layer, sums in zip(layers, totals, strict=True):
-        total.layers[layer.name] = _finished(layer, sums, samples, graph)
-    return total
+    return collector.statistics(sha256)
 
 
-def _runner(graph: StatisticsGraph, how: Gathering) -> Session | Resident:
+@dataclass
+class Partial:
+    """What a collector has gathered of some batches: sums, and by the sum's name and batch what waits for others."""
+
+    samples: int
+    totals: list[Totals]
+    waiting: dict[str, dict[int, Array]]
+
+
+class Collector:
+    """Adds up batches of `data`, in any order; they may be shared out among several collectors.
+
+    Whatever each of these has seen, one that takes in what the others have gathered ends up with the sums of
+    all, the same to the rounding of float64: batches draw noise and positions by their numbers, and products
+    in float32 are of the same rows.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        data: Data,
+        how: Gathering,
+        only: Collection[str] | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Build the graph and load it; `threads` are those that it runs on, 0: one for each processor.
+
+        Raises:
+            StatisticsError, GradientError, ModelError: as `collect`.
+        """
+        self._how = how
+        self._layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
+        self._graph = graph = build(
+            model,
+            loss=how.loss,
+            gradients=how.gradients,
+            only=only,
+            sampled={layer.name for layer in self._layers if _few_rows(layer, data.count, how.positions)},
+            labels=how.labels,
+            positions=how.positions,
+            batch=min(data.batch_size, data.count),
+            wait=how.average == "mean" and not on_gpu(how.provider),
+        )
+        self._runner = _runner(graph, how, threads)
+        self._queues = {
+            name: Queue.of(waiting, how.provider, threads) for name, waiting in graph.waiting.items()
+        }
+        self._noise = NoiseSource(graph, how, threads)
+        averaged = data.batch_count if how.average == "exponential" else None
+        self._totals = [Totals(averaged, graph.shares.get(layer.name, 1.0)) for layer in self._layers]
+        self._samples = 0
+
+    def add(self, number: int, batch: Batch) -> None:
+        """Run batch `number`.
+
+        Raises:
+            ModelError: it does not run.
+        """
+        feeds = feeds_of(self._graph, batch, self._noise.draw(number, batch.feeds))
+        outputs = self._runner.run({**feeds, START: _start(self._how.seed, number)})
+        for name, queue in self._queues.items():
+            outputs |= queue.add(number, outputs.pop(name))
+        self._add(number, outputs)
+        self._samples += batch.count
+
+    def partial(self) -> Partial:
+        """What was gathered so far, for another to take in."""
+        self._bring()
+        waiting = {name: queue.waits() for name, queue in self._queues.items()}
+        return Partial(self._samples, self._totals, waiting)
+
+    def take_in(self, other: Partial) -> None:
+        """Add what another collector of the same data has gathered of other batches."""
+        for mine, theirs in zip(self._totals, other.totals, strict=True):
+            mine.merge(theirs)
+        for name, parts in other.waiting.items():
+            for number, part in parts.items():
+                self._add(number, self._queues[name].add(number, part))
+        self._samples += other.samples
+
+    def statistics(self, sha256: str) -> Statistics:
+        """The statistics of all that was gathered, of the model with that hash.
+
+        Raises:
+            StatisticsError: NaN or Inf, or there was no batch.
+        """
+        if not self._samples:
+            raise StatisticsError("no samples: the calibration data has no batch")
+        self._bring()
+        for queue in self._queues.values():
+            for sums in queue.flush():
+                self._add(0, sums)
+        graph = self._graph
+        total = Statistics(
+            sha256=sha256,
+            samples=self._samples,
+            loss=graph.head.description if graph.head else "none",
+            average=self._how.average,
+            seed=self._how.seed,
+            positions=self._how.positions,
+            blocked=dict(graph.blocked),
+        )
+        for layer, sums in zip(self._layers, self._totals, strict=True):
+            total.layers[layer.name] = _finished(layer, sums, self._samples, graph)
+        return total
+
+    def _bring(self) -> None:
+        """To the host, what adds up on a device."""
+        if isinstance(self._runner, Resident):
+            self._add(0, self._runner.flush())
+
+    def _add(self, number: int, outputs: Mapping[str, Array]) -> None:
+        """Give every layer its own outputs, which end with its number."""
+        own: dict[int, dict[str, Array]] = defaultdict(dict)
+        for name, array in outputs.items():
+            kind, _, index = name.partition("/")
+            own[int(index)][kind] = array
+        for place, found in own.items():
+            self._totals[place].add(number, found)
+
+
+def _runner(graph: StatisticsGraph, how: Gathering, threads: int) -> Session | Resident:
     """On a GPU one whose sums stay there, where every batch counts alike."""
     if on_gpu(how.provider) and how.average == "mean":
-        return Resident.of(graph.model, how.provider)
-    return Session(graph.model, how.provider)
-
-
-def _add(totals: Sequence[Totals], outputs: Mapping[str, Array]) -> None:
-    """Give every layer its own outputs, which end with its number."""
-    own: dict[int, dict[str, Array]] = defaultdict(dict)
-    for name, array in outputs.items():
-        kind, _, number = name.partition("/")
-        own[int(number)][kind] = array
-    for index, found in own.items():
-        totals[index].add(found)
+        return Resident.of(graph.model, how.provider, threads)
+    return Session(graph.model, how.provider, threads=threads)
 
 
 def _finished(layer: Layer, sums: Totals, samples: int, graph: StatisticsGraph) -> LayerStatistics:
@@ -167,10 +238,10 @@ def feeds_of(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -
 class NoiseSource:
     """Draws the noise inputs; their shapes come from a run of the model, once for each shape of the feeds."""
 
-    def __init__(self, graph: StatisticsGraph, how: Gathering) -> None:
+    def __init__(self, graph: StatisticsGraph, how: Gathering, threads: int = 0) -> None:
         self._head, self._seed = graph.head, how.seed
-        needed = graph.head is not None and graph.head.noise and graph.shapes is not None
-        self._session = Session(graph.shapes, how.provider) if needed and graph.shapes is not None else None
+        shapes = graph.shapes if graph.head is not None and graph.head.noise else None
+        self._session = None if shapes is None else Session(shapes, how.provider, threads=threads)
         self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
 
     def draw(self, number: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
