@@ -29,6 +29,7 @@ LAYERS = (
     ("allocation", "shares"),
     ("saliency",),
     ("refit",),
+    ("cluster",),
     ("statistics",),
     ("gradient",),
     ("units",),
@@ -47,7 +48,7 @@ LAYERS = (
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 
 #: Third-party module -> the only part of the package that may import it.
-CONFINED = {"onnxruntime": "session", "torch": "finetune", "matplotlib": "report"}
+CONFINED = {"onnxruntime": "session", "torch": "finetune", "matplotlib": "report", "ray": "cluster"}
 #: Reading a file must never run code.
 FORBIDDEN = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 

@@ -81,7 +81,7 @@ def collect(
 
 @dataclass
 class Partial:
-    """What a collector has gathered of some batches: sums, and by the sum's name and batch what waits for others."""
+    """What a collector has gathered of some batches: sums, and by name and batch what waits for other batches."""
 
     samples: int
     totals: list[Totals]
@@ -169,8 +169,8 @@ class Collector:
             raise StatisticsError("no samples: the calibration data has no batch")
         self._bring()
         for queue in self._queues.values():
-            for sums in queue.flush():
-                self._add(0, sums)
+            for made in queue.flush():
+                self._add(0, made)
         graph = self._graph
         total = Statistics(
             sha256=sha256,

@@ -1,8 +1,8 @@
 """Sums that wait: where a batch has fewer rows than they are wide, several batches are summed at once.
 
 A gram of d columns costs d² numbers to write and to add, however few rows it is of. So the graph of the batch
-gives what the sums are made of, and a small graph of their own makes them of a group of batches. Groups follow
-from the batches' numbers alone: sums are in float32, and round as the group that they are made of.
+gives what the sums are made of, and a small graph of their own makes them of a group of batches. Groups
+follow from the batches' numbers alone: sums are in float32, and round by the group that they are made of.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Queue:
         return cls(waiting, Session(waiting.model, provider, threads=threads))
 
     def add(self, number: int, part: Array) -> dict[str, Array]:
-        """The sums of the group of batch `number`, if it is whole now; else nothing. Batches come in any order."""
+        """The sums of the group of batch `number`, if it is whole now; batches come in any order."""
         place = number // self.waiting.batches
         self._groups[place][number] = part
         whole = len(self._groups[place]) == self.waiting.batches

@@ -12,6 +12,9 @@ from onnxprune.cli.files import check_preprocess, destination, source_of
 from onnxprune.cli.parameters import FILE, MODEL, PREPROCESS, SOURCE, fields
 from onnxprune.cli.running import DATA_FREE, finish, progress_of
 
+RAY = "Share the data out on a Ray cluster, or start one here; needs `pip install 'onnxprune[ray]'`."
+WORKERS = "Processes on the cluster.  [default: one a processor if local, else one a machine or GPU]"
+
 
 @click.command()
 @MODEL
@@ -19,6 +22,8 @@ from onnxprune.cli.running import DATA_FREE, finish, progress_of
 @PREPROCESS
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.stats beside MODEL]")
 @fields(*parameters.CALIBRATION)
+@click.option("--ray", metavar="ADDRESS|local", help=RAY)
+@click.option("--workers", type=int, help=WORKERS)
 def calibrate(
     model: Path,
     data: str | None,
