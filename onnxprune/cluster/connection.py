@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +16,12 @@ from onnxprune.errors import RuntimeUnavailableError, UsageError
 from onnxprune.session import Provider
 
 LOCAL = "local"
+_SECONDS = 5.0  # for a cluster to answer
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Ray, how many workers there are to be, and the threads and GPUs (or the share of one) each of them gets."""
+    """Ray, how many workers there are to be, and the threads and GPUs (or share of one) that each gets."""
 
     ray: Any
     workers: int
@@ -54,8 +57,8 @@ def connected(address: str, workers: int | None = None, provider: Provider = "au
 
     Args:
         address: `local`, `auto` (the one this machine belongs to), or as `ray.init` takes it.
-        workers: how many there are to be; if None, one a processor on a cluster that is started here, else one
-            a machine, or a GPU where they are used.
+        workers: how many there are to be; if None, one a processor on a cluster that is started here, else
+            one a machine, or a GPU where they are used.
         provider: where onnxruntime runs; workers get GPUs unless it is `cpu`.
 
     Raises:
@@ -88,15 +91,27 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
     if address == LOCAL:  # more workers than processors share them
         given |= {"num_cpus": max(_processors(), workers or 0), "include_dashboard": False}
     try:
+        _try(address)
         ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RuntimeUnavailableError(
-            f"--ray {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, or "
-            "use --ray local"
+            f"--ray {address}: no Ray cluster answers there ({reason}); start one with `ray start --head`, "
+            "or use --ray local"
         ) from error
     # Ray prints the death of a worker among our results, whatever it is told of logs: we say it ourselves
     vars(ray._private.worker)["_worker_logs_enabled"] = False
+
+
+def _try(address: str) -> None:
+    """Ray asks for two minutes whether anybody is there: ask ourselves, for a few seconds.
+
+    Raises:
+        OSError: nobody is.
+    """
+    found = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:([0-9]{1,5})", address)
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), _SECONDS).close()
 
 
 def _placed(ray: Any, workers: int | None, provider: Provider) -> Cluster:

@@ -82,7 +82,8 @@ class _Run:
         self._shards = Shards(data.batch_count, cluster.workers)
         self._members: list[_Member] = []
         self._running: dict[Any, tuple[_Member, int | None]] = {}  # which shard; None: it is starting
-        self._losses = Counter[int | str]()
+        self._losses = Counter[int | str]()  # by what the worker was at, since that last went well
+        self._gone = 0
         for _ in range(cluster.workers):
             self._hire()
 
@@ -96,7 +97,8 @@ class _Run:
                 continue
             try:
                 # what comes from Ray lies in memory that goes with it
-                return deepcopy(self._get(holders[0].actor.statistics.remote(sha256)))
+                found: Statistics = deepcopy(self._get(holders[0].actor.statistics.remote(sha256)))
+                return found
             except self._lost as error:
                 self._lose(holders[0], _MERGING, error)
 
@@ -127,8 +129,8 @@ class _Run:
         done, _ = self._ray.wait(list(self._running), timeout=patience)
         if not done:
             raise RuntimeUnavailableError(
-                f"no worker has started within {_PATIENCE:.0f} seconds: {self._room()}; take fewer --workers, or "
-                "wait until the cluster is free"
+                f"no worker has started within {_PATIENCE:.0f} seconds: {self._room()}; take fewer "
+                "--workers, or wait until the cluster is free"
             )
         member, shard = self._running.pop(done[0])
         try:
@@ -137,7 +139,7 @@ class _Run:
             self._lose(member, _STARTING if shard is None else shard, error)
             return
         if shard is None:
-            member.started = True
+            member.started, self._losses[_STARTING] = True, 0
         else:
             member.held[shard], member.last = samples, shard
             self._advance(samples)
@@ -157,6 +159,7 @@ class _Run:
                     self._lose(member, _MERGING, error)
                 continue
             taker.held |= giver.held
+            self._losses[_MERGING] = 0
             self._members.remove(giver)
             self._ray.kill(giver.actor)
 
@@ -177,8 +180,8 @@ class _Run:
             raise RuntimeUnavailableError(
                 f"{_LOSSES} workers were lost {at} ({reason}); {_REMEDIES.get(str(doing), _MEMORY)}"
             ) from error
-        lost = self._losses.total()
-        self._advance(-sum(member.held.values()), f"{lost} worker{'s' * (lost > 1)} lost")
+        self._gone += 1
+        self._advance(-sum(member.held.values()), f"{self._gone} worker{'s' * (self._gone > 1)} lost")
         self._hire()
 
     def _alive(self, member: _Member) -> bool:

@@ -1,4 +1,4 @@
-"""Parcel: a model as the bytes of its files, which may be of any size and are shared by the actors of a machine."""
+"""Parcel: a model as the bytes of its files, of any size; the actors of a machine share one copy."""
 
 from __future__ import annotations
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import ceil, log2
 
-_EACH = 8  # shards a worker at least, where there are batches enough: a slow one then holds up the others little
+_EACH = (
+    8  # shards a worker at least, where there are batches enough: a slow one then holds up the others little
+)
 
 
 class Shards:

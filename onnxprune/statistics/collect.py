@@ -81,7 +81,7 @@ def collect(
 
 @dataclass
 class Partial:
-    """What a collector has gathered of some batches: sums, and by name and batch what waits for other batches."""
+    """What a collector has of some batches: sums, and by name and batch what waits for other batches."""
 
     samples: int
     totals: list[Totals]
