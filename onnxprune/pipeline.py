@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxprune import cluster
+from onnxprune.cluster import gather
 from onnxprune.data import Data, Source
 from onnxprune.evaluate import evaluate
 from onnxprune.metric import Metric, own_metric
@@ -27,7 +27,7 @@ from onnxprune.progress import Progress
 from onnxprune.prune import make_plan
 from onnxprune.report import schema
 from onnxprune.report.compression import describe, sizes_of
-from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics import save as save_statistics
 from onnxprune.statistics.opening import open_calibration
 
@@ -146,8 +146,6 @@ def calibrate(
     progress: Progress | None = None,
     samples: int | None = None,
     batch_size: int = 32,
-    ray: str | None = None,
-    workers: int | None = None,
     **gathering: Any,
 ) -> Statistics:
     """Gather statistics once, to compress with several ratios.
@@ -159,23 +157,15 @@ def calibrate(
         progress: told of the run.
         samples: how many to take; all if None.
         batch_size: an upper bound, lowered where a layer's im2col would not fit.
-        ray: share the data out on a Ray cluster, the one at this address or one that is started on this
-            machine ("local"); the statistics are the same to the rounding of float64.
-        workers: how many processes there; by default one a processor if local, else one a machine or GPU.
         gathering: fields of `statistics.Gathering`, such as loss="gaussian".
 
     Raises:
         OnnxPruneError: one of its kinds, with a message for a person.
     """
-    cluster.require(ray, workers)
     loaded = model if isinstance(model, Model) else load(model)
     how = Gathering(**gathering)
     source = open_calibration(loaded, data, samples, batch_size, how.seed, progress)
-    if ray is None:
-        statistics = collect(loaded.ir, loaded.sha256, source, how, progress)
-    else:
-        with cluster.connected(ray, workers, how.provider) as there:
-            statistics = cluster.collect_on(there, loaded.ir, loaded.sha256, source, how, progress)
+    statistics = gather(loaded.ir, loaded.sha256, source, how, progress)
     if output is not None:
         save_statistics(statistics, Path(output))
     return statistics

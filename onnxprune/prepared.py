@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.budget import require, select
+from onnxprune.cluster import gather
 from onnxprune.comparable import require_comparable
 from onnxprune.cut import Cut, Evidence, Ranking, rank, remove_cut, share
 from onnxprune.data import Data, Source, open_data
@@ -29,7 +30,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.prune import Pruned, prune
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.speeds import SpeedTable, measure
-from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics.opening import open_calibration, open_statistics
 from onnxprune.task import make_task
 
@@ -202,7 +203,7 @@ class Prepared:
         return replace(own, gradients=own.gradients or any(other.gradients for other in same))
 
     def _collect(self, graph: ir.Model, how: Gathering) -> Statistics:
-        return collect(graph, self.model.sha256, self.source, how, self.progress)
+        return gather(graph, self.model.sha256, self.source, how, self.progress)
 
 
 def gathering(options: Options) -> Gathering:

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -29,31 +30,56 @@ class Cluster:
     gpus: float = 0
 
     @property
+    def losses(self) -> tuple[type[Exception], ...]:
+        """What is raised where a process or a machine was lost."""
+        errors = self.ray.exceptions
+        return (
+            errors.RayActorError,
+            errors.ObjectLostError,
+            errors.OutOfMemoryError,
+            errors.WorkerCrashedError,
+        )
+
+    def get(self, task: Any) -> Any:
+        """The result of a task; what went wrong in it is raised as it was raised there."""
+        try:
+            return self.ray.get(task)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+    @property
     def resources(self) -> dict[str, float]:
         """What Ray reserves for a worker."""
         return {"num_cpus": self.threads, "num_gpus": self.gpus}
 
 
-def require(address: str | None, workers: int | None) -> None:
-    """Refuse, before any work, what cannot be done.
+_CURRENT: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
+def require(workers: int | None = None) -> Any:
+    """Ray, if it can be used with so many workers.
 
     Raises:
-        UsageError: workers without a cluster, or fewer than one.
-        RuntimeUnavailableError: a cluster, and Ray is not installed.
+        UsageError: fewer than one.
+        RuntimeUnavailableError: Ray is not installed.
     """
-    if workers is not None and address is None:
-        raise UsageError(f"--workers {workers} goes with --ray; `--ray local` starts them on this machine")
     if workers is not None and workers < 1:
         raise UsageError(f"--workers {workers}: must be 1 or more")
-    if address is not None:
-        _ray()
+    try:
+        import ray
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "--ray: ray is not installed; install it with `pip install 'onnxprune[ray]'`"
+        ) from error
+    return ray
 
 
 @contextmanager
 def connected(address: str, workers: int | None = None, provider: Provider = "auto") -> Iterator[Cluster]:
-    """The cluster at `address`, or one of this machine's processors, which ends with the context.
+    """The cluster at `address`, or one of this machine's processors, for all that is done in the context.
 
-    Where the program has connected to Ray already, it is that cluster, and it stays.
+    Statistics of a model are gathered there, and what is done layer by layer is spread over it. Where the
+    program has connected to Ray already, it is that cluster, and it stays.
 
     Args:
         address: `local`, `auto` (the one this machine belongs to), or as `ray.init` takes it.
@@ -62,27 +88,28 @@ def connected(address: str, workers: int | None = None, provider: Provider = "au
         provider: where onnxruntime runs; workers get GPUs unless it is `cpu`.
 
     Raises:
+        UsageError: fewer than one worker.
         RuntimeUnavailableError: no Ray, no such cluster, or one without a GPU where `cuda` is asked for.
     """
-    ray = _ray()
+    ray = require(workers)
     own = not ray.is_initialized()
     if own:
         _start(ray, address, workers)
     try:
-        yield _placed(ray, workers or (_processors() if own and address == LOCAL else None), provider)
+        cluster = _placed(ray, workers or (_processors() if own and address == LOCAL else None), provider)
+        token = _CURRENT.set(cluster)
+        try:
+            yield cluster
+        finally:
+            _CURRENT.reset(token)
     finally:
         if own:
             ray.shutdown()
 
 
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            "--ray: ray is not installed; install it with `pip install 'onnxprune[ray]'`"
-        ) from error
-    return ray
+def current() -> Cluster | None:
+    """That of the innermost context, if there is one."""
+    return _CURRENT.get()
 
 
 def _start(ray: Any, address: str, workers: int | None) -> None:

@@ -17,20 +17,34 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxprune.cluster.connection import Cluster
+from onnxprune.cluster.connection import Cluster, current
 from onnxprune.cluster.parcel import pack
 from onnxprune.cluster.shards import Shards
 from onnxprune.cluster.worker import Worker
 from onnxprune.data import Data
 from onnxprune.errors import RuntimeUnavailableError
 from onnxprune.progress import Advance, Progress, Silent
-from onnxprune.statistics import Gathering, Statistics
+from onnxprune.statistics import Gathering, Statistics, collect
 
 _PATIENCE = 180.0  # seconds until the first worker has to be there
 _LOSSES = 3  # so many workers lost over one and the same thing are no accident
 _STARTING, _MERGING = "starting", "merging"
 _REMEDIES = {_STARTING: "install the same onnxprune, with onnxruntime, on every machine of the cluster"}
 _MEMORY = "if memory has run out, use fewer --workers or a smaller --batch-size"
+
+
+def gather(
+    model: ir.Model, sha256: str, data: Data, how: Gathering, progress: Progress | None = None
+) -> Statistics:
+    """`statistics.collect`, on the cluster of the context if there is one.
+
+    Raises:
+        OnnxPruneError: as `collect` and `collect_on`.
+    """
+    there = current()
+    if there is None:
+        return collect(model, sha256, data, how, progress)
+    return collect_on(there, model, sha256, data, how, progress)
 
 
 def collect_on(
@@ -73,9 +87,7 @@ class _Run:
     def __init__(
         self, cluster: Cluster, model: ir.Model, data: Data, how: Gathering, advance: Advance
     ) -> None:
-        self._ray, self._advance = cluster.ray, advance
-        errors = cluster.ray.exceptions
-        self._lost = (errors.RayActorError, errors.ObjectLostError, errors.OutOfMemoryError)
+        self._cluster, self._ray, self._advance = cluster, cluster.ray, advance
         self._kind = cluster.ray.remote(**cluster.resources)(Worker)
         put = cluster.ray.put
         self._given = put(pack(model)), put(data), how, cluster.threads, os.getcwd()
@@ -97,9 +109,9 @@ class _Run:
                 continue
             try:
                 # what comes from Ray lies in memory that goes with it
-                found: Statistics = deepcopy(self._get(holders[0].actor.statistics.remote(sha256)))
+                found: Statistics = deepcopy(self._cluster.get(holders[0].actor.statistics.remote(sha256)))
                 return found
-            except self._lost as error:
+            except self._cluster.losses as error:
                 self._lose(holders[0], _MERGING, error)
 
     def end(self) -> None:
@@ -134,8 +146,8 @@ class _Run:
             )
         member, shard = self._running.pop(done[0])
         try:
-            samples = self._get(done[0])
-        except self._lost as error:
+            samples = self._cluster.get(done[0])
+        except self._cluster.losses as error:
             self._lose(member, _STARTING if shard is None else shard, error)
             return
         if shard is None:
@@ -151,8 +163,8 @@ class _Run:
         tasks = [taker.actor.take_in.remote(giver.actor.partial.remote()) for giver, taker in pairs]
         for (giver, taker), task in zip(pairs, tasks, strict=True):
             try:
-                self._get(task)
-            except self._lost as error:
+                self._cluster.get(task)
+            except self._cluster.losses as error:
                 # whether the sums have arrived nobody knows, unless it is certain that they were not sent
                 sent = self._alive(giver)
                 for member in [taker] if sent else [giver, *([] if self._alive(taker) else [taker])]:
@@ -186,17 +198,10 @@ class _Run:
 
     def _alive(self, member: _Member) -> bool:
         try:
-            self._get(member.actor.start.remote(version("onnxprune")))
-        except self._lost:
+            self._cluster.get(member.actor.start.remote(version("onnxprune")))
+        except self._cluster.losses:
             return False
         return True
-
-    def _get(self, task: Any) -> Any:
-        """The result of a task; what went wrong in it is raised as it was raised there."""
-        try:
-            return self._ray.get(task)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from error
 
     def _room(self) -> str:
         free, there = self._ray.available_resources(), self._ray.cluster_resources()

@@ -112,7 +112,7 @@ class Entry:
         return {output: given}
 
     def _group(self, width: int) -> int:
-        """How many batches have enough rows, about: a power of two, so that groups of all layers end together."""
+        """How many batches have about enough rows: a power of two, so that all groups end together."""
         rows = None if self.positions is None else self.positions * self.batch
         return 1 if rows is None or rows >= width else 1 << max(0, round(log2(max(width, _CALL) / rows)))
 

@@ -15,6 +15,10 @@ class ObjectLostError(RayError):
     pass
 
 
+class WorkerCrashedError(RayError):
+    pass
+
+
 class OutOfMemoryError(RayError):
     pass
 
@@ -51,6 +55,7 @@ class InProcess:
         ObjectLostError=ObjectLostError,
         OutOfMemoryError=OutOfMemoryError,
         RayTaskError=RayTaskError,
+        WorkerCrashedError=WorkerCrashedError,
     )
 
     def __init__(self, dies=lambda *call: False):

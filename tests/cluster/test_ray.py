@@ -12,10 +12,15 @@ from click.testing import CliRunner
 from tiny import TWINS, samples, twin_model
 
 from cluster.test_losses import Steps, assert_same
-from onnxprune import calibrate, cluster
+from onnxprune import calibrate, cluster, compress
 from onnxprune.cli import main
-from onnxprune.errors import RuntimeUnavailableError
-from onnxprune.statistics import load
+from onnxprune.cluster import connection
+from onnxprune.errors import RuntimeUnavailableError, StatisticsError
+from onnxprune.model import load, parameters
+from onnxprune.statistics import Gathering, collect
+from onnxprune.statistics import load as load_statistics
+from onnxprune.statistics.factors import _cholesky as _damped
+from onnxprune.statistics.opening import open_calibration
 
 
 def test_a_cluster_that_is_not_there():  # before there is one: `connected` keeps to that
@@ -44,7 +49,8 @@ def lesson(tmp_path_factory):
     model = twin_model("cnn")
     ir.save(model, folder / "net.onnx")
     np.savez(folder / "data.npz", x=samples(TWINS["cnn"].shape, 90))
-    return folder, calibrate(folder / "net.onnx", folder / "data.npz", batch_size=4, provider="cpu")
+    source = open_calibration(loaded := load(folder / "net.onnx"), folder / "data.npz", None, 4, 0)
+    return folder, collect(loaded.ir, loaded.sha256, source, Gathering(provider="cpu"))
 
 
 class Killer(Steps):
@@ -73,7 +79,7 @@ def is_worker(process):
 def test_processes_gather_what_one_does_even_if_one_is_killed(two, lesson):
     folder, want = lesson
     progress = Killer()
-    given = {"batch_size": 4, "provider": "cpu", "ray": "local", "workers": 2, "progress": progress}
+    given = {"batch_size": 4, "provider": "cpu", "progress": progress}
     assert_same(calibrate(folder / "net.onnx", folder / "data.npz", **given), want)
     assert progress.notes[0] == "1 worker lost" and progress.sum == 90
 
@@ -81,10 +87,31 @@ def test_processes_gather_what_one_does_even_if_one_is_killed(two, lesson):
 def test_the_command_writes_the_same_statistics(two, lesson, tmp_path, monkeypatch):
     folder, want = lesson
     monkeypatch.chdir(folder)  # relative paths are meant from here, on the workers too
-    command = "calibrate net.onnx --data data.npz --batch-size 4 --provider cpu --ray local --workers 2 -o"
+    command = "calibrate net.onnx --data data.npz --batch-size 4 --provider cpu --ray local --workers 1 -o"
     result = CliRunner().invoke(main, [*command.split(), str(tmp_path / "out.stats")])
     assert result.exit_code == 0, result.output
-    assert_same(load(tmp_path / "out.stats"), want)
+    assert_same(load_statistics(tmp_path / "out.stats"), want)
+
+
+def test_scores_curves_and_surgeons_of_layers_are_those_made_here(two, lesson):
+    folder, want = lesson
+    given = {"statistics": want, "surgeon": "paper", "ratio": 0.5, "provider": "cpu"}
+    there = compress(folder / "net.onnx", folder / "data.npz", **given)
+    token = connection._CURRENT.set(None)
+    here = compress(folder / "net.onnx", folder / "data.npz", **given)
+    connection._CURRENT.reset(token)
+    for name, kept in here.plan.kept.items():
+        np.testing.assert_array_equal(there.plan.kept[name], kept)
+    for name, tensor in parameters(here.model).items():
+        # inverses in float64, by BLAS on another number of threads
+        np.testing.assert_allclose(
+            parameters(there.model)[name].numpy(), tensor.numpy(), rtol=1e-6, atol=1e-9
+        )
+
+
+def test_what_goes_wrong_in_a_layer_is_raised_as_it_is(two):
+    with pytest.raises(StatisticsError, match="not positive definite"):
+        list(cluster.spread(_damped, [(np.eye(2),), (-np.eye(2),)]))
 
 
 def test_what_goes_wrong_on_a_worker_is_one_line(two, lesson, tmp_path):
@@ -119,8 +146,12 @@ def test_nothing_imports_ray_unless_asked():
 
 def test_without_ray_it_is_said_how_to_install_it(lesson, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'onnxprune\[ray\]'"):
-        calibrate(lesson[0] / "net.onnx", lesson[0] / "data.npz", ray="local")
+    result = CliRunner().invoke(main, ["calibrate", str(lesson[0] / "net.onnx"), "--ray", "local"])
+    assert result.exit_code == 1
+    assert (
+        result.stderr
+        == "error: --ray: ray is not installed; install it with `pip install 'onnxprune[ray]'`\n"
+    )
 
 
 @pytest.mark.parametrize(
