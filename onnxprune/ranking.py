@@ -16,7 +16,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
 from onnxprune.rounds import highest, largest, n_of_m
 from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
-from onnxprune.statistics import Statistics
+from onnxprune.statistics import LayerStatistics, Statistics
 from onnxprune.task import Array, Masks, Task
 
 
@@ -112,11 +112,13 @@ def wished(task: Task) -> Callable[[int], dict[str, float]]:
 
 def _loss_curves(task: Task, statistics: Statistics) -> dict[str, Array]:
     curves, layers = {}, task.budget.layers
-    calls = (
-        (layer.read()[0], statistics.layers[layer.name], layer.read()[1] is not None) for layer in layers
-    )
+
+    def call(layer: Layer) -> tuple[Array, LayerStatistics, bool]:
+        matrix, bias = layer.read()
+        return matrix, statistics.layers[layer.name], bias is not None
+
     with task.progress.stage("allocation", len(layers)) as advance:
-        for layer, curve in zip(layers, spread(allocation.loss_curve, calls), strict=True):
+        for layer, curve in zip(layers, spread(allocation.loss_curve, map(call, layers)), strict=True):
             curves[layer.name] = curve
             advance(1)
     return curves
