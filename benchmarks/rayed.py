@@ -3,9 +3,9 @@
     python -m benchmarks.rayed
 
 ResNet-20, 2,000 lossless CIFAR-10 training images, batches of 32. One process uses all processors; workers
-share them. The ways take turns, five of them; a row has the medians, of ratios to `one process` in the same
-turn, and the largest difference of any turn. In the last row one of two workers is killed (SIGKILL) when half
-of the images are done.
+share them. The ways take turns; a row has the medians, of ratios to `one process` in the same turn, and the
+largest difference of any turn. In the last row one of two workers is killed (SIGKILL) when half of the images
+are done.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from onnxprune.cluster import Cluster, collect_on, connected
 from onnxprune.data import Data
 from onnxprune.model import Model
 from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics.collect import Collector
 from onnxprune.statistics.opening import open_calibration
 
 MODEL = "resnet20_cifar10"
@@ -36,66 +37,80 @@ IMAGES = 2_000
 TABLE = Table(
     "rayed",
     "K-FAC statistics by Ray's workers on one machine of two processors",
-    "ResNet-20, 2,000 lossless CIFAR-10 training images, batches of 32, all layers, A and G. `one process` uses "
-    "both processors. `seconds` are from the call to the result, the start of the workers and of their sessions "
-    "included, that of the cluster not (`cluster`); `gathering` is from the first batches done to the result. "
-    "Medians of five turns, in which the ways alternate; the differences are the largest of any turn and layer, "
-    "relative to the largest entry of the factor. Others used the machine meanwhile.",
+    "ResNet-20, 2,000 lossless CIFAR-10 training images, batches of 32, all layers, A and G. `one process` "
+    "uses both processors, workers share them. `seconds` are from the call to the result, the start of the "
+    "workers and of their sessions included, that of the cluster (`cluster`) not; `gathering` is from the "
+    "first batches done to the result; `processor` is the time of all these processes on a processor. "
+    "Medians of turns in which the ways alternate; the differences are the largest of any turn and layer, by "
+    "the largest entry of the factor. Others used the machine meanwhile.",
     (
         Column("call", "seconds", ".2f"),
         Column("times", "times one process", ".2f"),
         Column("gathering", "gathering, s", ".2f"),
+        Column("processor", "processor, s", ".1f"),
         Column("cluster", "cluster, s", ".1f"),
         Column("difference", "largest difference", ".1e"),
-        Column("equal", "entries equal to the bit, %", ".2f"),
-        Column("again", "images gathered again"),
+        Column("equal", "entries equal to the bit, %", ".3f"),
+        Column("again", "images gathered again", "g"),
+        Column("turns", "turns"),
     ),
 )
 _TURNS = 5
-ONE = "one process"
-WAYS = {ONE: 0, "1 worker": 1, "2 workers": 2, "4 workers": 4, "2 workers, one killed": 2}
+ONE, THREAD = "one process", "one process, one thread"
+WAYS = {ONE: 0, THREAD: 0, "1 worker": 1, "2 workers": 2, "4 workers": 4, "2 workers, one killed": 2}
 
 
 class Watch:
-    """Progress that notes when the first batches were done, and may kill a worker half-way."""
+    """Progress that notes when the first batches were done and how long workers ran, and may kill one."""
 
     def __init__(self, kills: bool) -> None:
         self.kills, self.first, self.done, self.again = kills, 0.0, 0, 0
+        self.ran: dict[int, float] = {}  # seconds on a processor, by process
 
     def stage(self, name: str, total: int | None) -> Any:
         """One stage as any other."""
         return self
 
     def __enter__(self) -> Callable[..., None]:
-        return self._advance
+        return self.advance
 
     def __exit__(self, *problem: object) -> None:
         pass
 
-    def _advance(self, steps: int, note: str = "") -> None:
+    def advance(self, steps: int, note: str = "") -> None:
+        """So many samples more."""
         self.first = self.first or time.perf_counter()
         self.done += steps
         self.again += max(0, -steps)
-        if self.kills and self.done >= IMAGES // 2:
-            self.kills = False
-            workers = psutil.Process().children(recursive=True)
-            os.kill(
-                next(each.pid for each in workers if each.name().startswith("ray::Worker")), signal.SIGKILL
-            )
+        half = self.kills and self.done >= IMAGES // 2
+        if half or self.done >= IMAGES:
+            workers = [each for each in psutil.Process().children(True) if "ray::Worker" in each.name()]
+            self.ran |= {each.pid: sum(each.cpu_times()[:2]) for each in workers}
+            if half:
+                self.kills = False
+                os.kill(workers[0].pid, signal.SIGKILL)
 
 
 def timed(way: str, cluster: Cluster, model: Model, data: Data) -> tuple[Row, Statistics]:
     """One way, once."""
     watch, how, workers = Watch("killed" in way), Gathering(provider="cpu"), WAYS[way]
-    start = time.perf_counter()
+    start, own = time.perf_counter(), time.process_time()
     if workers:
         threads = max(1, len(os.sched_getaffinity(0)) // workers)
         placed = Cluster(cluster.ray, workers, threads)
         found = collect_on(placed, model.ir, model.sha256, data, how, watch)  # type: ignore[arg-type]
+    elif way == THREAD:
+        collector = Collector(model.ir, data, how, threads=1)
+        for number, batch in enumerate(data.batches()):
+            collector.add(number, batch)
+            watch.advance(batch.count)
+        found = collector.statistics(model.sha256)
     else:
         found = collect(model.ir, model.sha256, data, how, watch)  # type: ignore[arg-type]
     end = time.perf_counter()
-    return {"call": end - start, "gathering": end - watch.first, "again": watch.again}, found
+    ran = time.process_time() - own + sum(watch.ran.values())
+    times = {"call": end - start, "gathering": end - watch.first, "processor": ran}
+    return times | {"again": watch.again}, found
 
 
 def difference(found: Statistics, want: Statistics) -> Row:
@@ -130,18 +145,25 @@ def main() -> None:
                 turn[way] |= difference(found, want)
                 print(way, turn[way], flush=True)
             turns.append(turn)
+            write(turns, started, args.results)
+    print((args.results / f"{TABLE.name}.md").read_text())
+
+
+def write(turns: list[dict[str, Row]], started: float, results: Path) -> None:
+    """A row a way, of the turns so far."""
     for way, workers in WAYS.items():
         own = [turn[way] for turn in turns]
         row: Row = {"model": MODEL, "ratio": 1.0, "recipe": way}
-        row |= {name: median(each[name] for each in own) for name in ("call", "gathering", "again")}
+        names = ("call", "gathering", "processor", "again")
+        row |= {name: median(each[name] for each in own) for name in names} | {"turns": len(turns)}
         row["times"] = median(turn[way]["call"] / turn[ONE]["call"] for turn in turns)
         if workers:
             row["cluster"] = started
+        if way != ONE:
             row["difference"] = max(each["difference"] for each in own)
             row["equal"] = min(each["equal"] for each in own)
         row["environment"] = environment(0, IMAGES)
-        TABLE.write(merged(TABLE.read(args.results), row, []), args.results)
-    print((args.results / f"{TABLE.name}.md").read_text())
+        TABLE.write(merged(TABLE.read(results), row, []), results)
 
 
 if __name__ == "__main__":

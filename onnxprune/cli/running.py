@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from onnxprune.errors import UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from onnxprune.cluster import Cluster
     from onnxprune.progress import Progress
 
 DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
@@ -68,7 +69,14 @@ def on_cluster(ray: str | None, workers: int | None, given: Mapping[str, Any]) -
     from onnxprune import cluster
 
     cluster.require(workers)
-    return cluster.connected(ray, workers, given.get("provider") or "auto")
+    return _noting(cluster.connected(ray, workers, given.get("provider") or "auto"))
+
+
+@contextmanager
+def _noting(connection: AbstractContextManager[Cluster]) -> Iterator[None]:
+    with connection as there:
+        yield
+    warn(there.notes)
 
 
 def progress_of(quiet: bool) -> Progress | None:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -22,12 +22,16 @@ _SECONDS = 5.0  # for a cluster to answer
 
 @dataclass(frozen=True)
 class Cluster:
-    """Ray, how many workers there are to be, and the threads and GPUs (or share of one) that each gets."""
+    """Ray, how many workers there are to be, and the threads and GPUs (or share of one) that each gets.
+
+    `notes` say what befell them.
+    """
 
     ray: Any
     workers: int
     threads: int
     gpus: float = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def losses(self) -> tuple[type[Exception], ...]:

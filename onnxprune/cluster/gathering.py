@@ -115,7 +115,9 @@ class _Run:
                 self._lose(holders[0], _MERGING, error)
 
     def end(self) -> None:
-        """Let all workers go."""
+        """Let all workers go, and note how many were lost."""
+        if self._gone:
+            self._cluster.notes.append(f"{self._words()} on the cluster; what they held was gathered again")
         for member in self._members:
             self._ray.kill(member.actor)
 
@@ -193,7 +195,7 @@ class _Run:
                 f"{_LOSSES} workers were lost {at} ({reason}); {_REMEDIES.get(str(doing), _MEMORY)}"
             ) from error
         self._gone += 1
-        self._advance(-sum(member.held.values()), f"{self._gone} worker{'s' * (self._gone > 1)} lost")
+        self._advance(-sum(member.held.values()), self._words())
         self._hire()
 
     def _alive(self, member: _Member) -> bool:
@@ -202,6 +204,9 @@ class _Run:
         except self._cluster.losses:
             return False
         return True
+
+    def _words(self) -> str:
+        return f"{self._gone} worker{'s' * (self._gone > 1)} lost"
 
     def _room(self) -> str:
         free, there = self._ray.available_resources(), self._ray.cluster_resources()

@@ -46,7 +46,15 @@ class Steps:
 
 def gathered(lesson, ray, workers, progress=None):
     model, data, _ = lesson
-    return collect_on(Cluster(ray, workers, 1), model, "hash", data, progress=progress)
+    there = Cluster(ray, workers, 1)
+    found = collect_on(there, model, "hash", data, progress=progress)
+    said = [f"{note} on the cluster; what they held was gathered again" for note in lost(progress)[-1:]]
+    assert progress is None or there.notes == said
+    return found
+
+
+def lost(progress):
+    return [note for note in progress.notes if note.endswith("lost")] if progress is not None else []
 
 
 def assert_same(found, want):
