@@ -1,6 +1,6 @@
 """Statistics by Ray's workers on this machine beside one process: seconds, and how far the factors differ.
 
-    python -m benchmarks.rayed
+    taskset -c 0,1 python -m benchmarks.rayed
 
 ResNet-20, 2,000 lossless CIFAR-10 training images, batches of 32. One process uses all processors; workers
 share them. The ways take turns; a row has the medians, of ratios to `one process` in the same turn, and the
@@ -36,13 +36,13 @@ MODEL = "resnet20_cifar10"
 IMAGES = 2_000
 TABLE = Table(
     "rayed",
-    "K-FAC statistics by Ray's workers on one machine of two processors",
+    "K-FAC statistics by Ray's workers on one machine",
     "ResNet-20, 2,000 lossless CIFAR-10 training images, batches of 32, all layers, A and G. `one process` "
-    "uses both processors, workers share them. `seconds` are from the call to the result, the start of the "
-    "workers and of their sessions included, that of the cluster (`cluster`) not; `gathering` is from the "
-    "first batches done to the result; `processor` is the time of all these processes on a processor. "
-    "Medians of turns in which the ways alternate; the differences are the largest of any turn and layer, by "
-    "the largest entry of the factor. Others used the machine meanwhile.",
+    "uses all processors given to it, workers share them. `seconds` are from the call to the result, the "
+    "start of the workers and of their sessions included, that of the cluster (`cluster`) not; `gathering` is "
+    "from the first batches done to the result; `processor` is the time of all these processes on a "
+    "processor. Medians of turns in which the ways alternate; the differences are the largest of any turn "
+    "and layer, by the largest entry of the factor. Others used the machine meanwhile.",
     (
         Column("call", "seconds", ".2f"),
         Column("times", "times one process", ".2f"),
@@ -149,11 +149,15 @@ def main() -> None:
     print((args.results / f"{TABLE.name}.md").read_text())
 
 
+def _words(processors: int) -> str:
+    return f"{processors} processor{'s' * (processors > 1)}"
+
+
 def write(turns: list[dict[str, Row]], started: float, results: Path) -> None:
     """A row a way, of the turns so far."""
     for way, workers in WAYS.items():
         own = [turn[way] for turn in turns]
-        row: Row = {"model": MODEL, "ratio": 1.0, "recipe": way}
+        row: Row = {"model": MODEL, "ratio": 1.0, "recipe": f"{way}; {_words(len(os.sched_getaffinity(0)))}"}
         names = ("call", "gathering", "processor", "again")
         row |= {name: median(each[name] for each in own) for name in names} | {"turns": len(turns)}
         row["times"] = median(turn[way]["call"] / turn[ONE]["call"] for turn in turns)
