@@ -39,8 +39,8 @@ TABLE = Table(
     "K-FAC statistics by Ray's workers on one machine",
     "ResNet-20, 2,000 lossless CIFAR-10 training images, batches of 32, all layers, A and G. `one process` "
     "uses all processors given to it, workers share them. `seconds` are from the call to the result, the "
-    "start of the workers and of their sessions included, that of the cluster (`cluster`) not; `gathering` is "
-    "from the first batches done to the result; `processor` is the time of all these processes on a "
+    "start of the workers and of their sessions included, that of the cluster (`cluster`) not; `gathering` "
+    "is from the first batches done to the result; `processor` is the time of all these processes on a "
     "processor. Medians of turns in which the ways alternate; the differences are the largest of any turn "
     "and layer, by the largest entry of the factor. Others used the machine meanwhile.",
     (

@@ -1,10 +1,12 @@
 """What a worker gets of a cluster; Ray is played by what it says of its machines."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
 from cluster.in_process import InProcess
+from onnxprune.cli.running import _noting
 from onnxprune.cluster import connection
 from onnxprune.errors import RuntimeUnavailableError
 
@@ -53,3 +55,10 @@ def test_an_address_is_tried_before_ray_is_asked(monkeypatch):
         with pytest.raises(RuntimeUnavailableError, match="no Ray cluster answers there"):
             connection._start(InProcess(), address, 2)
         assert tried.pop()[0] == host
+
+
+def test_what_was_lost_is_said_at_the_end(capsys):
+    there = SimpleNamespace(notes=["1 worker lost on the cluster; what they held was gathered again"])
+    with _noting(nullcontext(there)):
+        assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.startswith("warning: 1 worker lost on the cluster")
