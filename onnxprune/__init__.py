@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxprune import cluster as cluster
     from onnxprune import finetune as finetune
     from onnxprune.curve import accuracy_curve as accuracy_curve
+    from onnxprune.data import CalibrationReader as CalibrationReader
     from onnxprune.data import Images as Images
     from onnxprune.goals import compress_to_goal as compress_to_goal
     from onnxprune.model import load as load
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from onnxprune.unpacking import unpack as unpack
 
 _HOMES = {
+    "CalibrationReader": "data",
     "Images": "data",
     "compress": "pipeline",
     "calibrate": "pipeline",
@@ -58,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CalibrationReader",
     "Images",
     "Result",
     "accuracy_curve",
