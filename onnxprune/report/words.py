@@ -93,7 +93,7 @@ def counts(goal: GoalReport) -> str:
 
 def counted(goal: GoalReport, value: float) -> str:
     """So much of it."""
-    return _GOALS[goal.name][1].format(value)
+    return ("−" if value < 0 else "") + _GOALS[goal.name][1].format(abs(value))
 
 
 def verdict(goal: GoalReport, trial: Trial) -> str:
