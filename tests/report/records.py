@@ -224,4 +224,7 @@ def spoiled(record: Record) -> Record:
 
     fields = record.model_dump()
     more = {name: fields[name] | {HOSTILE: HOSTILE} for name in ("options", "versions") if name in fields}
-    return type(record).model_validate(spoil(fields | more))
+    found = spoil(fields | more)
+    if found.get("goal"):
+        found["goal"]["name"] = fields["goal"]["name"]  # one of three, and no page without it
+    return type(record).model_validate(found)
