@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline import calibrate as calibrate
     from onnxprune.pipeline import compress as compress
     from onnxprune.staged import compress_in_stages as compress_in_stages
+    from onnxprune.unpacking import pack as pack
     from onnxprune.unpacking import unpack as unpack
 
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
     "accuracy_curve": "curve",
     "Result": "pipeline",
     "load": "model",
+    "pack": "unpacking",
     "unpack": "unpacking",
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "compress_to_goal",
     "finetune",
     "load",
+    "pack",
     "unpack",
 ]
 
