@@ -4,8 +4,8 @@
 
 A recipe is a chain of steps, each from file to file: `onnxsim`, `onnxslim` and `preprocess` (onnxruntime's,
 for quantisation) simplify; `weights`, `units` and `2:4` are ours, `unpack` and `pack` too; `int8` is
-onnxruntime's static quantisation. Wants onnxsim and onnxslim installed; a step that fails is a row with its error. What two chains
-of one run begin with alike is done once.
+onnxruntime's static quantisation. Wants onnxsim and onnxslim installed; a step that fails is a
+row with its error. What two chains of one run begin with alike is done once.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ TABLE = Table(
     "Our files through OpenVINO",
     "The steps of a recipe are done in turn, as in `other_tools.md`; `2:4` keeps two of every four weights. "
     "Difference: of OpenVINO's outputs from onnxruntime's on the same images, relative to the largest. "
-    "Constants: weights that are constants, bit for bit, of the file that `save_model` writes, and the zeros "
-    "among all weights; packed ones are no constants there. ms: one image, one thread, the median of 50 calls "
-    "of the compiled network. Nothing is trained; images as in `other_tools.md`.",
+    "Constants: weights that are constants, bit for bit, of the file that `save_model` writes; packed ones "
+    "are none there. Zeros: among all weights. ms: one image, one thread, the median of 50 calls of the "
+    "compiled network. Nothing is trained; images as in `other_tools.md`.",
     (
         Column("onnxruntime", "top-1 onnxruntime, %", ".2f"),
         Column("openvino", "top-1 OpenVINO, %", ".2f"),
