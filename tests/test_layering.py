@@ -42,6 +42,7 @@ LAYERS = (
     ("normalise", "metric"),
     ("comparable", "tensors"),
     ("edits", "emit", "files", "intervals", "options", "plugins", "progress", "reading", "rounds", "solve"),
+    ("spilling",),
     ("errors",),
 )
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
