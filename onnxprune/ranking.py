@@ -15,7 +15,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
 from onnxprune.rounds import highest, largest, n_of_m
 from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
-from onnxprune.statistics import Statistics
+from onnxprune.statistics import Samples, Statistics
 from onnxprune.task import Array, Masks, Task
 
 
@@ -107,7 +107,9 @@ def _loss_curves(task: Task, statistics: Statistics) -> dict[str, Array]:
     curves = {}
     with task.progress.stage("allocation", len(task.budget.layers)) as advance:
         for layer in task.budget.layers:
-            known, (matrix, bias) = statistics.layers[layer.name], layer.read()
+            known = statistics.layers[layer.name]
+            few = isinstance(known.activations, Samples)
+            matrix, bias = layer.read(layer.dtype if few else np.float64)
             curves[layer.name] = allocation.loss_curve(matrix, known, bias is not None)
             advance(1)
     return curves

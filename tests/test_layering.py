@@ -28,6 +28,7 @@ LAYERS = (
     ("plan", "budget"),
     ("allocation", "shares"),
     ("saliency",),
+    ("dual",),
     ("refit",),
     ("statistics",),
     ("gradient",),

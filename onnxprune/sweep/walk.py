@@ -26,6 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Data
+from onnxprune.dual import least_squares
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
@@ -35,8 +36,9 @@ from onnxprune.rounds import Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
 from onnxprune.sweep.frontier import Frontier
-from onnxprune.sweep.moments import Moments, MomentsGraph, moments_of_all_uses
+from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
+from onnxprune.sweep.sums import Moments, RowMoments, total_of
 from onnxprune.sweep.targets import find_target
 
 Array = npt.NDArray[Any]
@@ -104,18 +106,20 @@ def _refit(
     walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Sequence[Round], silent: Mask | None
 ) -> Swept:
     gathered = walk.moments(original, layer)
-    reference, _ = original.read()
-    weights, bias = layer.read()
+    # rows are fitted in float32, as weights are; moments lose too much by their squares
+    dtype = layer.dtype if isinstance(gathered.fit, RowMoments) else np.dtype(np.float64)
+    reference, _ = original.read(dtype)
+    weights, bias = layer.read(dtype)
     has_bias = bias is not None
     strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias)
-    refit = Refit(gathered.total().problem(has_bias), reference, strength)
+    refit = least_squares(gathered.total().problem(has_bias), reference, strength)
     if rounds:
         kept, weights = choose(refit, weights, kept, rounds)
-    if gathered.relaxes and plentiful(gathered.fit):
+    if isinstance(refit, Refit) and gathered.relaxes and plentiful(gathered.fit):
         weights = refit.near(weights, kept)
         relaxed = gathered.relaxed(weights, refit.problem.bias(weights))
         refit = refit.aimed_at(relaxed.problem(has_bias))
-    weights = refit.exact(np.where(kept, weights, 0.0), kept)
+    weights = refit.exact(weights, kept)
     bias = refit.problem.bias(weights)
     if silent is not None:
         bias[silent] = 0.0
@@ -129,8 +133,8 @@ def _refit(
 class _Gathered:
     """Moments of a layer, held-back ones apart, and what gathers them again with relaxed targets."""
 
-    fit: Moments
-    held: Moments | None = None
+    fit: Moments | RowMoments
+    held: Moments | RowMoments | None = None
     graph: MomentsGraph | None = None
     feeds: Callable[[int], dict[str, Array]] | None = None
     batches: int = 0
@@ -139,15 +143,17 @@ class _Gathered:
     def relaxes(self) -> bool:
         return self.graph is not None and self.graph.relaxes
 
-    def total(self) -> Moments:
-        return self.fit if self.held is None else self.fit + self.held
+    def total(self) -> Moments | RowMoments:
+        both = total_of([self.fit] if self.held is None else [self.fit, self.held])
+        assert both is not None
+        return both
 
     def relaxed(self, weights: Array, bias: Array) -> Moments:
-        if self.graph is None or self.feeds is None or not self.graph.relaxes:
-            return self.total()
+        total = self.total()
+        assert self.graph is not None and self.feeds is not None and isinstance(total, Moments)
         parts = (self.graph.relax(self.feeds(batch), weights, bias) for batch in range(self.batches))
         cross, target, square = (sum(columns) for columns in zip(*parts, strict=True))
-        return replace(self.total(), cross=cross, target=target, square=square)
+        return replace(total, cross=cross, target=target, square=square)
 
 
 class _Walk:
@@ -194,21 +200,27 @@ class _Walk:
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
         )
-        fit: list[Moments] = []
-        held: list[Moments] = []
-        for batch in range(self._dense.batches):
-            part = graph.run(feeds(batch))
-            if not np.isfinite(part.cross).all():
-                raise StatisticsError(
-                    f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its values in the sweep; "
-                    "check the calibration data and the model's weights"
-                )
-            side = held if batch % _HELD_EVERY == _HELD_EVERY - 1 else fit
-            side[:] = [side[0] + part] if side else [part]
-        return _Gathered(fit[0], held[0] if held else None, graph, feeds, self._dense.batches)
+        parts = range(self._dense.batches)
+        sides = [[batch for batch in parts if _is_held(batch) == held] for held in (False, True)]
+        fit, held = (total_of(_finite(graph.run(feeds(batch)), layer) for batch in side) for side in sides)
+        assert fit is not None  # the first batch is never held back
+        return _Gathered(fit, held, graph, feeds, self._dense.batches)
 
     def _available(self, value: ir.Value) -> bool:
         return value.const_value is not None or not ancestors([self._here[value.name or ""]]) & self._ahead
+
+
+def _is_held(batch: int) -> bool:
+    return batch % _HELD_EVERY == _HELD_EVERY - 1
+
+
+def _finite(part: Moments | RowMoments, layer: Layer) -> Moments | RowMoments:
+    if not part.finite():
+        raise StatisticsError(
+            f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its values in the sweep; "
+            "check the calibration data and the model's weights"
+        )
+    return part
 
 
 def _stride(rows: int, positions: int, columns: int) -> int:
