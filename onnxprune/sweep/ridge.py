@@ -21,7 +21,8 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_OUTPUTS = 1024  # output units to try them on, at most: one number is chosen for all
+# They are tried on output units of so many weights in all, but on 64 at least: one number is chosen for all.
+_WEIGHTS = 1 << 19
 
 
 def plentiful(moments: Moments | RowMoments) -> bool:
@@ -54,7 +55,7 @@ def ridge(
     if held is None or plentiful(fit):
         return RIDGE
     every = reference.shape[1]
-    outputs = some_outputs(every, _OUTPUTS)
+    outputs = some_outputs(every, max(64, _WEIGHTS // reference.shape[2]))
     fit, held = fit.of(outputs), held.of(outputs)
     reference, weights, kept = reference[:, outputs], weights[:, outputs], kept[:, outputs]
     training = fit.problem(has_bias)
