@@ -26,7 +26,7 @@ from onnxprune.progress import Progress
 from onnxprune.prune import make_plan
 from onnxprune.report import schema
 from onnxprune.report.compression import describe, sizes_of
-from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics import Gathering, Statistics, gather
 from onnxprune.statistics import save as save_statistics
 from onnxprune.statistics.opening import open_calibration
 
@@ -164,7 +164,7 @@ def calibrate(
     loaded = model if isinstance(model, Model) else load(model)
     how = Gathering(**gathering)
     source = open_calibration(loaded, data, samples, batch_size, how.seed, progress)
-    statistics = collect(loaded.ir, loaded.sha256, source, how, progress)
+    statistics = gather(loaded.ir, loaded.sha256, source, how, progress)
     if output is not None:
         save_statistics(statistics, Path(output))
     return statistics

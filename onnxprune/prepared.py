@@ -29,7 +29,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.prune import Pruned, prune
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.speeds import SpeedTable, measure
-from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics import Gathering, Statistics, gather
 from onnxprune.statistics.opening import open_calibration, open_statistics
 from onnxprune.task import make_task
 
@@ -202,7 +202,7 @@ class Prepared:
         return replace(own, gradients=own.gradients or any(other.gradients for other in same))
 
     def _collect(self, graph: ir.Model, how: Gathering) -> Statistics:
-        return collect(graph, self.model.sha256, self.source, how, self.progress)
+        return gather(graph, self.model.sha256, self.source, how, self.progress)
 
 
 def gathering(options: Options) -> Gathering:
@@ -215,6 +215,7 @@ def gathering(options: Options) -> Gathering:
         seed=options.seed,
         provider=options.provider,
         positions=options.positions,
+        memory=options.memory,
     )
 
 

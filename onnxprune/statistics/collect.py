@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Average, Loss
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Provider, Session, on_gpu
+from onnxprune.statistics.feeding import NoiseSource, portions
 from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_positions
 from onnxprune.statistics.resident import Resident
 from onnxprune.statistics.store import LayerStatistics, Statistics
@@ -35,7 +36,7 @@ class Gathering:
     """How statistics are gathered; saved with them, and compared before they are merged.
 
     `positions`: at how many of a sample's positions A is taken at most, drawn by the seed; all if None. G
-    is taken at all of them.
+    is taken at all of them. `memory`: bytes to stay within (see `gather`).
     """
 
     loss: Loss = "auto"
@@ -45,6 +46,7 @@ class Gathering:
     seed: int = 0
     provider: Provider = "auto"
     positions: int | None = None
+    memory: int | None = field(default=None, compare=False)  # changes what is done, not what comes of it
 
     def __post_init__(self) -> None:
         """Refuse to take no positions.
@@ -63,8 +65,12 @@ def collect(
     how: Gathering | None = None,
     progress: Progress | None = None,
     only: Collection[str] | None = None,
+    run: int | None = None,
+    name: str = "statistics",
 ) -> Statistics:
     """Run every batch of `data` and return the sums, of all layers or of those named in `only`.
+
+    `run` is how many samples of a batch run at once (see `portions`), `name` the stage's for the progress.
 
     Raises:
         StatisticsError: NaN or Inf in a layer's statistics, or positions that cannot be drawn; names the
@@ -73,7 +79,7 @@ def collect(
     """
     how = how or Gathering()
     layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
-    sampled = {layer.name for layer in layers if _few_rows(layer, data.count, how.positions)}
+    sampled = {layer.name for layer in layers if few_rows(layer, data.count, how.positions)}
     graph = build(
         model,
         loss=how.loss,
@@ -82,20 +88,23 @@ def collect(
         sampled=sampled,
         labels=how.labels,
         positions=how.positions,
-        batch=min(data.batch_size, data.count),
+        batch=min(run or data.batch_size, data.count),
         wait=how.average == "mean" and not on_gpu(how.provider),
     )
     runner = _runner(graph, how)
-    queues = {name: Queue.of(waiting, how.provider) for name, waiting in graph.waiting.items()}
-    noise = NoiseSource(graph, how)
+    queues = {
+        name: Queue.of(waiting, how.provider, how.memory is not None)
+        for name, waiting in graph.waiting.items()
+    }
+    noise = NoiseSource(graph, how.seed, how.provider)
     totals = [Totals(how.average == "exponential", graph.shares.get(layer.name, 1.0)) for layer in layers]
     samples = 0
-    with (progress or Silent()).stage("statistics", data.count) as advance:
-        for number, batch in enumerate(data.batches()):
-            feeds = feeds_of(graph, batch, noise.draw(number, batch.feeds))
+    with (progress or Silent()).stage(name, data.count) as advance:
+        for number, batch, drawn in portions(data, noise, run):
+            feeds = feeds_of(graph, batch, drawn)
             outputs = runner.run({**feeds, START: _start(how.seed, number)})
-            for name, queue in queues.items():
-                outputs |= queue.add(outputs.pop(name))
+            for output, queue in queues.items():
+                outputs |= queue.add(outputs.pop(output))
             _add(totals, outputs)
             samples += batch.count
             advance(batch.count)
@@ -114,8 +123,8 @@ def collect(
         positions=how.positions,
         blocked=dict(graph.blocked),
     )
-    for layer, sums in zip(layers, totals, strict=True):
-        total.layers[layer.name] = _finished(layer, sums, samples, graph)
+    for layer in layers:
+        total.layers[layer.name] = _finished(layer, totals.pop(0), samples, graph)  # none is held twice
     return total
 
 
@@ -123,7 +132,7 @@ def _runner(graph: StatisticsGraph, how: Gathering) -> Session | Resident:
     """On a GPU one whose sums stay there, where every batch counts alike."""
     if on_gpu(how.provider) and how.average == "mean":
         return Resident.of(graph.model, how.provider)
-    return Session(graph.model, how.provider)
+    return Session(graph.model, how.provider, lean=how.memory is not None)
 
 
 def _add(totals: Sequence[Totals], outputs: Mapping[str, Array]) -> None:
@@ -151,7 +160,8 @@ def _start(seed: int, number: int) -> Array:
     return np.asarray(np.random.default_rng([seed, number, 1]).integers(2**62))
 
 
-def _few_rows(layer: Layer, samples: int, positions: int | None) -> bool:
+def few_rows(layer: Layer, samples: int, positions: int | None) -> bool:
+    """Whether a layer has so few rows in all that they are kept instead of a gram."""
     kept = kept_positions(layer, positions)
     return kept is not None and kept * samples < layer.d_in + 1
 
@@ -162,23 +172,3 @@ def feeds_of(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -
     if graph.head is not None and graph.head.label is not None and batch.labels is not None:
         feeds[graph.head.label] = np.asarray(batch.labels, dtype=np.int64)
     return feeds
-
-
-class NoiseSource:
-    """Draws the noise inputs; their shapes come from a run of the model, once for each shape of the feeds."""
-
-    def __init__(self, graph: StatisticsGraph, how: Gathering) -> None:
-        self._head, self._seed = graph.head, how.seed
-        needed = graph.head is not None and graph.head.noise and graph.shapes is not None
-        self._session = Session(graph.shapes, how.provider) if needed and graph.shapes is not None else None
-        self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
-
-    def draw(self, number: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The noise of batch `number`; the same for the same seed on every machine."""
-        if self._head is None or self._session is None:
-            return {}
-        key = tuple(array.shape for array in feeds.values())
-        if key not in self._known:
-            shapes = self._session.run(feeds)
-            self._known[key] = {name: tuple(int(size) for size in shape) for name, shape in shapes.items()}
-        return self._head.draw(np.random.default_rng([self._seed, number]), self._known[key])

@@ -51,7 +51,8 @@ class Totals:
     def _accumulate(self, name: str, values: Array, decay: float, part: float) -> None:
         total = self.sums.get(name)
         if total is None:
-            self.sums[name] = values.astype(np.float64) * part
+            total = self.sums[name] = values.astype(np.float64)
+            total *= part
             return
         if decay != 1.0:
             total *= decay

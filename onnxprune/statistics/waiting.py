@@ -59,9 +59,9 @@ class Queue:
     _length: int = 0  # of all parts together, counted as they come
 
     @classmethod
-    def of(cls, waiting: Waiting, provider: Provider) -> Queue:
-        """An empty one."""
-        return cls(waiting, Session(waiting.model, provider))
+    def of(cls, waiting: Waiting, provider: Provider, lean: bool = False) -> Queue:
+        """An empty one; `lean` is for its session."""
+        return cls(waiting, Session(waiting.model, provider, lean=lean))
 
     def add(self, part: Array) -> dict[str, Array]:
         """The sums, if there is enough now; else nothing."""
