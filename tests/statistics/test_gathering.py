@@ -22,6 +22,7 @@ def _nothing_resident(monkeypatch):
     """Limits of tiny networks are then about the networks."""
     monkeypatch.setattr(fitting, "resident", lambda: 0)
     monkeypatch.setattr(fitting, "_COPIES", 0)
+    monkeypatch.setattr(fitting, "_SESSION", 0)
 
 
 def limited(name, memory, count=30, batch=8, **how):
