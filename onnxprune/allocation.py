@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.dual import RowProblem, least_squares
+from onnxprune.dual import RowProblem, least_squares, pays
 from onnxprune.refit import FEW_ROWS, RIDGE, Problem, choose, some_outputs
 from onnxprune.rounds import geometric
 from onnxprune.statistics import Gram, LayerStatistics, Samples
@@ -114,6 +114,8 @@ def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -
     mean = statistics.mean() * has_bias
     gram = statistics.centred(mean)
     mean_t = np.einsum("goi,gi->go", weights, mean)
+    if isinstance(gram, Samples) and not pays(*gram.rows.shape[1:]):
+        gram = Gram(gram.mean() * gram.weight, gram.weight)
     if isinstance(gram, Samples):
         targets = (gram.rows @ weights.transpose(0, 2, 1)).astype(np.float64, copy=False)
         return RowProblem(gram.rows, targets, gram.weight, mean, mean_t)

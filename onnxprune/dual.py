@@ -175,6 +175,11 @@ class Dual:
         return fitted
 
 
+def pays(rows: int, columns: int) -> bool:
+    """Whether steps on the rows themselves cost less than on their gram, which they go through once."""
+    return 2 * rows < columns
+
+
 def least_squares(problem: Problem | RowProblem, reference: Array, ridge: float = RIDGE) -> Refit | Dual:
     """The least squares of `problem`: of moments, or of the rows themselves.
 

@@ -97,7 +97,7 @@ def test_moments_add_up():
     for form in (Moments, RowMoments):
         _, _, one = layer(0, form=form)
         _, _, two = layer(1, rows=20, form=form)
-        both = (one + two).problem(True)
+        both = one.joined(two).problem(True)
         x = np.concatenate([layer(0)[0], layer(1, rows=20)[0]], axis=1)
         t = np.concatenate([layer(0)[1], layer(1, rows=20)[1]], axis=1)
         centred = x - x.mean(1, keepdims=True)

@@ -91,7 +91,7 @@ class Gram:
         """
         matrices = self.mean()
         np.einsum("gii->gi", matrices)[...] += damping[:, None]
-        return _DampedGram(matrices)
+        return _DampedGram(matrices)  # which takes them for its own
 
 
 @dataclass
@@ -207,8 +207,10 @@ class _DampedSamples:
 
 
 def _cholesky(matrix: Array) -> Array:
+    """The factor of a symmetric `matrix`, in its place."""
     try:
-        factor: Array = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
+        # LAPACK's order is the other one; of a symmetric matrix it is the same, and nothing is copied
+        factor: Array = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)
     except scipy.linalg.LinAlgError as error:
         raise StatisticsError("a damped factor is not positive definite; raise --damping") from error
     return factor

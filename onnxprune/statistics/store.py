@@ -65,7 +65,8 @@ class LayerStatistics:
             factor, Samples
         ):  # a row's last entry is the 1 of ā, scaled as the row is in an average
             return Samples(factor.rows[:, :, :-1] - factor.rows[:, :, -1:] * mean[:, None, :], factor.weight)
-        total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
+        total = (-factor.weight * mean)[:, :, None] * mean[:, None, :]
+        total += factor.total[:, :-1, :-1]
         return Gram(total, factor.weight)
 
     def merge(self, other: LayerStatistics, decay: float = 1.0, share: float = 1.0) -> LayerStatistics:

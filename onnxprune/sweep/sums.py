@@ -50,11 +50,11 @@ class Moments:
         self.weight += other.weight
         return self
 
-    def __add__(self, other: Moments) -> Moments:
-        """Moments of both sets of rows."""
-        both = self.wide()
-        both += other
-        return both
+    def joined(self, other: Moments | RowMoments) -> Moments:
+        """Moments of both sets of rows, which are of one kind; this one becomes them."""
+        assert isinstance(other, Moments)
+        self += other
+        return self
 
     def wide(self) -> Moments:
         """A copy in float64."""
@@ -77,7 +77,8 @@ class Moments:
         """The least-squares problem, centred where a bias is free to absorb the means."""
         mean_x = self.input / self.weight * has_bias
         mean_t = self.target / self.weight * has_bias
-        total = self.gram.total - self.weight * mean_x[:, :, None] * mean_x[:, None, :]
+        total = (-self.weight * mean_x)[:, :, None] * mean_x[:, None, :]
+        total += self.gram.total  # in place: the largest there are
         cross = self.cross / self.weight - mean_t[:, :, None] * mean_x[:, None, :]
         square = self.square / self.weight - mean_t**2
         return Problem(Gram(total, self.weight), cross, mean_x, mean_t, square)
@@ -108,11 +109,13 @@ class RowMoments:
         """How many rows there are."""
         return float(self.rows.shape[1])
 
-    def __add__(self, other: RowMoments) -> RowMoments:
-        """Both sets of rows."""
-        both = total_of([self, other])
-        assert isinstance(both, RowMoments)
-        return both
+    def joined(self, other: Moments | RowMoments) -> RowMoments:
+        """Both sets of rows, which are of one kind."""
+        assert isinstance(other, RowMoments)
+        return RowMoments(
+            np.concatenate([self.rows, other.rows], axis=1),
+            np.concatenate([self.targets, other.targets], axis=1),
+        )
 
     def finite(self) -> bool:
         """Whether there is neither NaN nor Inf in targets and inputs."""

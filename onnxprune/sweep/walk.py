@@ -26,7 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Data
-from onnxprune.dual import least_squares
+from onnxprune.dual import least_squares, pays
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
@@ -112,7 +112,8 @@ def _refit(
     weights, bias = layer.read(dtype)
     has_bias = bias is not None
     strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias)
-    refit = least_squares(gathered.total().problem(has_bias), reference, strength)
+    gathered.join()
+    refit = least_squares(gathered.fit.problem(has_bias), reference, strength)
     if rounds:
         kept, weights = choose(refit, weights, kept, rounds)
     if isinstance(refit, Refit) and gathered.relaxes and plentiful(gathered.fit):
@@ -143,17 +144,17 @@ class _Gathered:
     def relaxes(self) -> bool:
         return self.graph is not None and self.graph.relaxes
 
-    def total(self) -> Moments | RowMoments:
-        both = total_of([self.fit] if self.held is None else [self.fit, self.held])
-        assert both is not None
-        return both
+    def join(self) -> None:
+        """Put the rows held back to the others; they have done their part."""
+        both = self.fit if self.held is None else self.fit.joined(self.held)
+        self.fit, self.held = both, None
 
     def relaxed(self, weights: Array, bias: Array) -> Moments:
-        total = self.total()
-        assert self.graph is not None and self.feeds is not None and isinstance(total, Moments)
+        """Moments of all rows, with targets that move with the fit where the reader cannot tell."""
+        assert self.graph is not None and self.feeds is not None and isinstance(self.fit, Moments)
         parts = (self.graph.relax(self.feeds(batch), weights, bias) for batch in range(self.batches))
         cross, target, square = (sum(columns) for columns in zip(*parts, strict=True))
-        return replace(total, cross=cross, target=target, square=square)
+        return replace(self.fit, cross=cross, target=target, square=square)
 
 
 class _Walk:
@@ -195,7 +196,7 @@ class _Walk:
 
         rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
         positions = max(1, rows // self._first)
-        sampled = positions * self._samples < layer.d_in
+        sampled = pays(positions * self._samples, layer.d_in)
         stride = _stride(positions * self._samples, positions, original.d_in)
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
