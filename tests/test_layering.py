@@ -25,7 +25,7 @@ LAYERS = (
     ("cut",),
     ("widths",),
     ("sweep", "passes", "speeds"),
-    ("plan", "budget"),
+    ("plan", "budget", "room"),
     ("allocation", "shares"),
     ("saliency",),
     ("dual",),

@@ -35,7 +35,7 @@ from onnxprune.refit import Refit, choose
 from onnxprune.rounds import Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
-from onnxprune.sweep.frontier import Frontier
+from onnxprune.sweep.frontier import MEMORY, Frontier
 from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
 from onnxprune.sweep.sums import Moments, RowMoments, total_of
@@ -68,6 +68,7 @@ def sweep(
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
+    memory: int = MEMORY,
 ) -> dict[str, Swept]:
     """Walk both networks in graph order; change the weights and biases of `pruned` in place.
 
@@ -81,6 +82,7 @@ def sweep(
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
+        memory: bytes of values that each network's frontier may hold in memory.
 
     Returns:
         By layer, for those in `kept`.
@@ -91,7 +93,7 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(dense, pruned, data, provider)  # reads all data, which may take a while
+        walk = _Walk(dense, pruned, data, provider, memory)  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
@@ -160,9 +162,11 @@ class _Gathered:
 class _Walk:
     """Both frontiers, and the moments of the layer they have come to."""
 
-    def __init__(self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider) -> None:
-        self._dense = Frontier(dense, data, provider)
-        self._pruned = Frontier(pruned, data, provider)
+    def __init__(
+        self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider, memory: int
+    ) -> None:
+        self._dense = Frontier(dense, data, provider, memory)
+        self._pruned = Frontier(pruned, data, provider, memory)
         self._samples = data.count
         shared = [layer.name for layer in find_layers(dense.graph) if len(layer.uses) > 1]
         gathering = Gathering(gradients=False, provider=provider)
