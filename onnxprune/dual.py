@@ -27,6 +27,8 @@ from onnxprune.statistics import Samples
 
 Array = npt.NDArray[Any]
 
+_STEPS_BETWEEN, _STEPS_DEAR = 6, 3  # after a round, the latter where a step takes more than `_DEAR` flops
+_DEAR = 2e9
 _STEPS_LAST = 200  # where a direct solution would be dearer
 _EXACT_SHARE = 0.5  # that is, costs more than this share of so many steps
 _BLOCK = 1 << 21  # weights that are worked on at once: they stay in the cache
@@ -108,7 +110,7 @@ class Dual:
         """A few conjugate-gradient steps from the last fit, in float32.
 
         Args:
-            weights: the last fit's; only their shape and dtype count.
+            weights: the last fit's; before there was one, only their shape counts.
             kept: mask of the same shape, [groups, d_out, d_in].
             steps: at most so many.
             tolerance: a unit stops earlier where its residual is below this, relative to that of α = 0.
@@ -116,7 +118,12 @@ class Dual:
         Returns:
             [groups, d_out, d_in] in the dtype of W₀, zero where not kept.
         """
-        return self._iterated(kept, steps, tolerance, self._multipliers)
+        return self._iterated(kept, steps, tolerance, self._multipliers, weights)
+
+    def advance(self, weights: Array, kept: Mask) -> Array:
+        """`improve` as far as it needs to go after a round: half as far where a step is dear."""
+        dear = 4.0 * self.problem.rows.shape[1] * kept.size > _DEAR
+        return self.improve(weights, kept, _STEPS_DEAR if dear else _STEPS_BETWEEN)
 
     def near(self, weights: Array, kept: Mask) -> Array:
         """`improve`; moments alone can be aimed anew so cheaply that an exact fit is worth it."""
@@ -136,8 +143,7 @@ class Dual:
         parts, gram = blocks(kept), self.problem.gram
         iterations = 4.0 * _STEPS_LAST * rows * kept.size  # flops
         if sum(gram.flops_within(len(b.columns), len(b.rows)) for b in parts) > _EXACT_SHARE * iterations:
-            start = self._multipliers.astype(np.float64)
-            return self._iterated(kept, _STEPS_LAST, 1e-8, start)
+            return self._iterated(kept, _STEPS_LAST, 1e-8, np.zeros(self._multipliers.shape))
         fitted = np.zeros_like(self._reference)
         for block in parts:
             places = block.group, block.rows[:, None], block.columns
@@ -155,8 +161,13 @@ class Dual:
             return correction
         return _solved(own.T @ own, damping, missing @ own)
 
-    def _iterated(self, kept: Mask, steps: int, tolerance: float, multipliers: Array) -> Array:
-        """Weights after conjugate gradients from `multipliers`, which they leave at their own."""
+    def _iterated(
+        self, kept: Mask, steps: int, tolerance: float, multipliers: Array, weights: Array | None = None
+    ) -> Array:
+        """Weights after conjugate gradients from `multipliers`, which they leave at their own.
+
+        `weights` are those that the multipliers stand for, where they are not zero.
+        """
         fitted = np.empty_like(self._reference)
         dtype = multipliers.dtype
         for group in range(len(kept)):
@@ -167,8 +178,9 @@ class Dual:
                 mask = kept[group, part].astype(dtype)
                 near = self._reference[group, part] * mask
                 alpha = multipliers[group, part]
-                missing = targets[part] - near @ rows.T
-                _conjugate_gradients(rows, mask, damping, missing, alpha, tolerance, steps)
+                now = near if weights is None or not alpha.any() else weights[group, part] * mask
+                residual = targets[part] - now @ rows.T
+                _conjugate_gradients(rows, mask, damping, residual, alpha, tolerance, steps)
                 change = alpha @ rows
                 change *= mask
                 np.add(near, change, out=fitted[group, part], casting="same_kind")
@@ -198,7 +210,7 @@ def _parts(d_out: int, d_in: int) -> Iterator[slice]:
 
 
 def _conjugate_gradients(
-    rows: Array, mask: Array, damping: Any, right: Array, solution: Array, tolerance: float, steps: int
+    rows: Array, mask: Array, damping: Any, residual: Array, solution: Array, tolerance: float, steps: int
 ) -> None:
     """Conjugate gradients in the weights X_Kᵀα, for every unit on its own, in place, from `solution`.
 
@@ -210,7 +222,7 @@ def _conjugate_gradients(
         rows: X, [rows, d_in].
         mask: M of each unit as numbers, [units, d_in].
         damping: nλ, a number of their dtype.
-        right: t − X_K w₀_K, [units, rows].
+        residual: t − X_K w_K of the weights that `solution` stands for, [units, rows].
         solution: α, [units, rows].
         tolerance: a unit is done when its gradient is below this, relative to the first one.
         steps: at most so many.
@@ -222,12 +234,10 @@ def _conjugate_gradients(
         image: Array = spread @ rows.T
         return image
 
-    gradient = right - damping * solution
-    if solution.any():
-        gradient -= image_of(solution)
+    gradient = residual - damping * solution
     image = image_of(gradient)
     direction, moved, norm = gradient.copy(), image, _dots(gradient, image)
-    goal = np.maximum(tolerance**2 * norm, np.finfo(right.dtype).tiny)
+    goal = np.maximum(tolerance**2 * norm, np.finfo(residual.dtype).tiny)
     for _ in range(steps):
         curvature = _dots(moved, moved) + damping * _dots(direction, moved)
         running = (norm > goal) & (curvature > 0)

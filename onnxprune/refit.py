@@ -31,6 +31,10 @@ Mask = npt.NDArray[np.bool_]
 
 STEPS = 24  # conjugate-gradient steps before the first round, and where nothing is said
 _STEPS_BETWEEN = 6  # after a round
+# Where a step is dear, those between rounds stop at a residual of 2 %: half as many, and what is chosen fits
+# as well (a layer of 576 columns at 13 and 4 %: errors of 0.2475 and 0.5270 instead of 0.2462 and 0.5278).
+_DEAR = 2e9  # flops
+_DEAR_TOLERANCE = 2e-2
 _STEPS_LAST = 200  # where Cholesky would be dearer
 _EXACT_FLOPS = 2e10  # Cholesky up to here: a second or two
 _EXACT_SHARE = 0.5  # or up to this share of what `_STEPS_LAST` products cost; iterations may stop earlier
@@ -128,6 +132,11 @@ class Refit:
         start = weights.astype(np.float32)
         rough = conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps)
         return rough.astype(np.float64)
+
+    def advance(self, weights: Array, kept: Mask) -> Array:
+        """`improve` as far as it needs to go after a round."""
+        dear = 2.0 * weights.size * weights.shape[2] > _DEAR
+        return self.improve(weights, kept, _STEPS_BETWEEN, _DEAR_TOLERANCE if dear else 1e-5)
 
     def near(self, weights: Array, kept: Mask) -> Array:
         """`exact` where that is no dearer than `improve`, as where whole units went; else `improve`."""
@@ -237,6 +246,10 @@ class Fit(Protocol):
         """A few steps towards the best weights."""
         ...
 
+    def advance(self, weights: Array, kept: Mask) -> Array:
+        """As many as are needed after a round."""
+        ...
+
 
 def choose(refit: Fit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> tuple[Mask, Array]:
     """Let weights leave in rounds, each followed by a few steps of refitting the others.
@@ -253,7 +266,7 @@ def choose(refit: Fit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> t
     weights = refit.improve(weights, kept)
     for leave in rounds:
         kept = leave(refit.saliency(weights), kept)
-        weights = refit.improve(weights, kept, _STEPS_BETWEEN)
+        weights = refit.advance(weights, kept)
     return kept, weights
 
 
