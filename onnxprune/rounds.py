@@ -82,8 +82,3 @@ def largest(scores: Array, allowed: Mask, count: int) -> Mask:
     equal = np.flatnonzero(allowed & (scores == least))
     mask.reshape(-1)[equal[: count - int(np.count_nonzero(mask))]] = True
     return mask
-
-
-def highest(scores: Array, count: int) -> Mask:
-    """Mask of exactly `count` highest of `scores` [n]; the first of equal ones. Linear in n."""
-    return largest(scores, np.ones(scores.shape, dtype=bool), count)

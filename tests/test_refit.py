@@ -9,8 +9,9 @@ from onnxprune import dual
 from onnxprune import refit as module
 from onnxprune.dual import least_squares
 from onnxprune.errors import StatisticsError
+from onnxprune.ranking import best_of_all
 from onnxprune.refit import Problem, Refit, choose, some_outputs
-from onnxprune.rounds import geometric, highest, largest, n_of_m, patterned, thinned
+from onnxprune.rounds import geometric, largest, n_of_m, patterned, thinned
 from onnxprune.statistics import Gram
 from onnxprune.sweep.sums import Moments, RowMoments
 
@@ -150,11 +151,34 @@ def test_largest_keeps_an_exact_count_of_the_best_allowed(seed, count, density, 
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12, 13])
-def test_highest_takes_what_a_stable_sort_would(count):
+def test_largest_takes_what_a_stable_sort_would(count):
     scores = np.array([2.0, -np.inf, 1, 3, 1, np.inf, 1, 2, -np.inf, 1, np.inf, 0])
     sorted_first = np.zeros(12, dtype=bool)
     sorted_first[np.argsort(-scores, kind="stable")[:count]] = True
-    np.testing.assert_array_equal(highest(scores, count), sorted_first)
+    np.testing.assert_array_equal(largest(scores, np.ones(12, bool), count), sorted_first)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.booleans(), st.floats(0.1, 1))
+def test_the_best_of_all_layers_are_those_of_one_sorted_list(seed, count, ties, share):
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (1, 2, 3), "b": (2, 2, 5), "c": (1, 4, 7)}
+    draw = (lambda shape: rng.integers(0, 4, shape).astype(float)) if ties else rng.random
+    scores = {name: draw(shape) for name, shape in shapes.items()}
+    allowed = {name: rng.random(shape) < share for name, shape in shapes.items()}
+    floors = {"a": 2, "c": 1}
+    floors = {name: min(floor, int(allowed[name].sum())) for name, floor in floors.items()}
+    count = max(count, sum(floors.values()))
+    found = best_of_all(scores, count, floors, allowed)
+    lifted = {
+        name: np.where(largest(score, allowed[name], floors.get(name, 0)), np.inf, score)
+        for name, score in scores.items()
+    }
+    flat = np.concatenate([np.where(allowed[n], lifted[n], -np.inf).reshape(-1) for n in scores])
+    want = np.zeros(len(flat), bool)
+    want[np.argsort(-flat, kind="stable")[:count]] = True
+    want[flat == -np.inf] = False  # what is not allowed never is
+    np.testing.assert_array_equal(np.concatenate([found[n].reshape(-1) for n in scores]), want)
 
 
 def test_thinned_rounds_keep_the_share_of_weights_and_the_pattern():
