@@ -154,6 +154,7 @@ class Prepared:
         return self._prune(options, options.model_copy(update=_SKETCH))
 
     def _prune(self, options: Options, how: Options) -> Candidate:
+        self._require_room(options)  # said before any work
         statistics = self.statistics(options)
         self.predicted = self._require_room(options)
         usable, left_out = select(self.layers.layers, options, _blocked(statistics, options))

@@ -23,7 +23,7 @@ _FROM_ROWS = 24  # the same from rows, in float32
 
 
 def required(layers: Sequence[Layer], data: Data, limit: int) -> int:
-    """The peak of resident memory that is predicted for pruning, frontiers not counted.
+    """The peak of resident memory that is predicted for pruning, frontiers as far as there is room for them.
 
     Raises:
         MemoryBudgetError: more than `limit`; names the layer that takes most.
@@ -39,13 +39,20 @@ def required(layers: Sequence[Layer], data: Data, limit: int) -> int:
             f"program, the model and its scores: more than --memory {limit:,}; give at least --memory "
             f"{-(-(beside + work[name]) // 2**20)}MiB"
         )
-    return beside + work[name]
+    values = 2 * max(_values(layer, data.count) for layer in layers)
+    return min(limit, beside + work[name] + values)
 
 
 def for_frontiers(layers: Sequence[Layer], data: Data, limit: int) -> int:
     """Bytes of values that each of the sweep's two frontiers may hold in memory."""
     release()
     return max(0, limit - resident() - max(_work(layer, data.count) for layer in layers)) // 2
+
+
+def _values(layer: Layer, samples: int) -> int:
+    """What a network's values before and behind a layer take, of all samples; 0 where that is not known."""
+    positions = kept_positions(layer, None) or 0
+    return 4 * layer.groups * positions * samples * (layer.d_in // layer.kernel + layer.d_out)
 
 
 def _work(layer: Layer, samples: int) -> int:
