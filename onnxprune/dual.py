@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
-from onnxprune.errors import StatisticsError
 from onnxprune.refit import RIDGE, STEPS, Mask, Problem, Refit, blocks, raised
 from onnxprune.statistics import Samples
+from onnxprune.statistics.factors import solved_damped
 
 Array = npt.NDArray[Any]
 
@@ -157,9 +156,9 @@ class Dual:
         """What to add to W₀ on some columns, [units, columns]: own [rows, columns], missing [units, rows]."""
         damping = self.problem.weight * float(self._ridge[group])
         if own.shape[0] < own.shape[1]:
-            correction: Array = _solved(own @ own.T, damping, missing) @ own
+            correction: Array = solved_damped(own @ own.T, damping, missing) @ own
             return correction
-        return _solved(own.T @ own, damping, missing @ own)
+        return solved_damped(own.T @ own, damping, missing @ own)
 
     def _iterated(
         self, kept: Mask, steps: int, tolerance: float, multipliers: Array, weights: Array | None = None
@@ -261,13 +260,3 @@ def _dots(one: Array, other: Array) -> Array:
 def _quotients(above: Array, below: Array, running: Mask) -> Array:
     """[units, 1]; zero for units that are done."""
     return np.divide(above, below, out=np.zeros_like(above), where=running)[:, None]
-
-
-def _solved(matrix: Array, damping: float, right: Array) -> Array:
-    """`right` [m, n] times (matrix + damping · I)⁻¹; `matrix` is overwritten."""
-    matrix.flat[:: len(matrix) + 1] += damping
-    _, solved, failed = scipy.linalg.lapack.dposv(matrix, right.T, lower=1)
-    if failed:
-        raise StatisticsError("a damped factor is not positive definite; raise --damping")
-    transposed: Array = solved.T
-    return transposed
