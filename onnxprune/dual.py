@@ -26,7 +26,9 @@ from onnxprune.statistics.factors import solved_damped
 
 Array = npt.NDArray[Any]
 
-_STEPS_BETWEEN, _STEPS_DEAR = 6, 3  # after a round, the latter where a step takes more than `_DEAR` flops
+# Conjugate-gradient steps after a round and before the first, the latter of each where a step takes more
+# than `_DEAR` flops.
+_STEPS = (6, 3), (STEPS, 6)
 _DEAR = 2e9
 _STEPS_LAST = 200  # where a direct solution would be dearer
 _EXACT_SHARE = 0.5  # that is, costs more than this share of so many steps
@@ -119,10 +121,10 @@ class Dual:
         """
         return self._iterated(kept, steps, tolerance, self._multipliers, weights)
 
-    def advance(self, weights: Array, kept: Mask) -> Array:
-        """`improve` as far as it needs to go after a round: half as far where a step is dear."""
+    def advance(self, weights: Array, kept: Mask, first: bool = False) -> Array:
+        """`improve` as far as is needed after a round, or before the first: less where a step is dear."""
         dear = 4.0 * self.problem.rows.shape[1] * kept.size > _DEAR
-        return self.improve(weights, kept, _STEPS_DEAR if dear else _STEPS_BETWEEN)
+        return self.improve(weights, kept, _STEPS[first][dear])
 
     def near(self, weights: Array, kept: Mask) -> Array:
         """`improve`; moments alone can be aimed anew so cheaply that an exact fit is worth it."""

@@ -24,6 +24,10 @@ Array = npt.NDArray[Any]
 
 #: Nodes whose output is their input's memory under another name.
 _RENAMES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_NO_TENSORS = frozenset(
+    ("Optional", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap")
+) | {"SplitToSequence"}
+_TEXT = 64.0  # bytes of a string, at a guess
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,12 @@ def _sizes(model: ir.Model, values: Sequence[ir.Value], feeds: Mapping[str, Arra
 
 
 def _is_tensor(value: ir.Value) -> bool:
-    return bool(value.name) and (value.type is None or isinstance(value.type, ir.TensorType))
+    node = value.producer()
+    unknown = value.type is None and not (node is not None and node.op_type in _NO_TENSORS)
+    return bool(value.name) and (unknown or isinstance(value.type, ir.TensorType))
 
 
 def _width(value: ir.Value) -> float:
-    return 4.0 if value.dtype is None else value.dtype.itemsize
+    if value.dtype is None:
+        return 4.0
+    return _TEXT if value.dtype == ir.DataType.STRING else value.dtype.itemsize

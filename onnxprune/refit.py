@@ -133,10 +133,11 @@ class Refit:
         rough = conjugate_gradients(self._product, right, start, kept, diagonal, tolerance, steps)
         return rough.astype(np.float64)
 
-    def advance(self, weights: Array, kept: Mask) -> Array:
-        """`improve` as far as it needs to go after a round."""
+    def advance(self, weights: Array, kept: Mask, first: bool = False) -> Array:
+        """`improve` as far as it needs to go after a round, or before the first."""
         dear = 2.0 * weights.size * weights.shape[2] > _DEAR
-        return self.improve(weights, kept, _STEPS_BETWEEN, _DEAR_TOLERANCE if dear else 1e-5)
+        steps = STEPS if first else _STEPS_BETWEEN
+        return self.improve(weights, kept, steps, _DEAR_TOLERANCE if dear else 1e-5)
 
     def near(self, weights: Array, kept: Mask) -> Array:
         """`exact` where that is no dearer than `improve`, as where whole units went; else `improve`."""
@@ -242,12 +243,8 @@ class Fit(Protocol):
         """What the error grows by when a weight alone leaves."""
         ...
 
-    def improve(self, weights: Array, kept: Mask, steps: int = STEPS, tolerance: float = 1e-5) -> Array:
-        """A few steps towards the best weights."""
-        ...
-
-    def advance(self, weights: Array, kept: Mask) -> Array:
-        """As many as are needed after a round."""
+    def advance(self, weights: Array, kept: Mask, first: bool = False) -> Array:
+        """As many steps towards the best weights as are needed after a round, or before the first."""
         ...
 
 
@@ -263,7 +260,7 @@ def choose(refit: Fit, weights: Array, kept: Mask, rounds: Sequence[Round]) -> t
     Returns:
         The mask that remains and the weights as they are then, both [groups, d_out, d_in].
     """
-    weights = refit.improve(weights, kept)
+    weights = refit.advance(weights, kept, first=True)
     for leave in rounds:
         kept = leave(refit.saliency(weights), kept)
         weights = refit.advance(weights, kept)

@@ -56,3 +56,17 @@ def test_what_is_given_back_is_not_resident():
     del block
     release()
     assert resident() < before + 0.1 * size
+
+
+def test_sequences_and_texts_do_not_stop_the_count():
+    text = """net (float[n,5] x) => (float[n,8] y) {
+        parts = SequenceConstruct(x, x)
+        zero = Constant<value = int64 {0}>()
+        one = SequenceAt(parts, zero)
+        words = Cast<to = 8>(x)
+        back = Cast<to = 1>(words)
+        sum = Add(one, back)
+        y = MatMul(sum, w)
+    }"""
+    alive = measure(parsed(text, {"w": (5, 8)}), [rows(1), rows(2)])
+    assert alive.at(2) - alive.at(1) == 64 * 5 + 2 * 4 * 5  # words, back and one
