@@ -32,6 +32,7 @@ from onnxprune.statistics.store import Plan
 _COPIES = 3  # of the weights, while onnxruntime opens a model
 _SLACK = 1.25  # onnxruntime's buffers are of sizes that it rounds up, and kernels have some of their own
 _SESSION = 3 << 20  # what a layer takes whatever its size: its graphs in onnxruntime
+_HELD = 16  # of the limit, what data may keep of images that it decoded
 _SPILLED = 8  # factors are kept in files where they take more than this part of the limit
 
 
@@ -59,7 +60,7 @@ def plan(model: ir.Model, data: Data, how: Gathering) -> Plan:
     release()
     values, sizes = _values(model, data, how)
     release()
-    base = resident() + _COPIES * weight_bytes(model)
+    base = resident() + _COPIES * weight_bytes(model) + data.hold(how.memory // _HELD)
     spilled = sum(need.kept for need in needs) > how.memory / _SPILLED
     best: Plan | None = None
     for run in sizes:
