@@ -14,6 +14,7 @@ The package in reading order, from the ground up; each module imports only those
     units                      what must be removed together
     gradient                   ∂L/∂s as ONNX nodes
     statistics                 means and Kronecker factors
+    cluster                    work shared out by Ray, an optional extra (`onnxprune.cluster.connected`)
     solve, refit               least squares over kept weights
     saliency, allocation       scores, and how many weights each layer keeps (`shares`: how many units)
     plan, budget               decisions, as data
@@ -32,6 +33,7 @@ The package in reading order, from the ground up; each module imports only those
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxprune import cluster as cluster
     from onnxprune import finetune as finetune
     from onnxprune.curve import accuracy_curve as accuracy_curve
     from onnxprune.data import Images as Images
@@ -60,6 +62,7 @@ __all__ = [
     "Result",
     "accuracy_curve",
     "calibrate",
+    "cluster",
     "compress",
     "compress_in_stages",
     "compress_to_goal",
@@ -73,8 +76,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts quickly."""
     from importlib import import_module
 
-    if name == "finetune":  # a package, and the one that needs torch
-        return import_module("onnxprune.finetune")
+    if name in ("finetune", "cluster"):  # packages; torch and Ray need not be installed
+        return import_module(f"onnxprune.{name}")
     if name in _HOMES:
         return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")

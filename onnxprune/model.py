@@ -229,22 +229,31 @@ def _graph(proto: onnx.ModelProto, path: Path | None) -> ir.Model:
         raise ModelError(f"is not a valid ONNX model: {reason}; export it again") from error
     if path is None:
         return model
-    ir.external_data.set_base_dir(model.graph, path.parent)
     try:
-        for owner in (model.graph, *model.graph.subgraphs()):
-            for value in owner.initializers.values():
-                if isinstance(value.const_value, ir.ExternalTensor):
-                    value.const_value = _mapped(value.const_value)
-            for node in owner:
-                for name, attribute in list(node.attributes.items()):
-                    if isinstance(attribute.value, ir.ExternalTensor):
-                        node.attributes[name] = ir.AttrTensor(name, _mapped(attribute.value))
+        map_weights(model, path.parent)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(
             f"its external data cannot be read: {reason}; copy the data file beside the model"
         ) from error
     return model
+
+
+def map_weights(model: ir.Model, folder: Path) -> None:
+    """Map the weights that lie in files of `folder` into memory; the files may go then.
+
+    Raises:
+        OSError, ValueError: a file cannot be mapped, or is too short.
+    """
+    ir.external_data.set_base_dir(model.graph, folder)
+    for owner in (model.graph, *model.graph.subgraphs()):
+        for value in owner.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _mapped(value.const_value)
+        for node in owner:
+            for name, attribute in list(node.attributes.items()):
+                if isinstance(attribute.value, ir.ExternalTensor):
+                    node.attributes[name] = ir.AttrTensor(name, _mapped(attribute.value))
 
 
 def _mapped(tensor: ir.ExternalTensor) -> ir.Tensor[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxprune.cluster import gather
 from onnxprune.data import Data, Source
 from onnxprune.evaluate import evaluate
 from onnxprune.metric import Metric, own_metric
@@ -27,7 +28,7 @@ from onnxprune.prune import make_plan
 from onnxprune.report import schema
 from onnxprune.report.compression import describe, sizes_of
 from onnxprune.report.memory import memory_use
-from onnxprune.statistics import Gathering, Statistics, gather
+from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics import save as save_statistics
 from onnxprune.statistics.opening import open_calibration
 

@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxprune.budget import require, select
+from onnxprune.cluster import gather
 from onnxprune.comparable import require_comparable
 from onnxprune.cut import Cut, Evidence, Ranking, rank, remove_cut, share
 from onnxprune.data import Data, Source, open_data
@@ -31,7 +32,7 @@ from onnxprune.prune import Pruned, prune
 from onnxprune.room import required
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.speeds import SpeedTable, measure
-from onnxprune.statistics import Gathering, Statistics, gather
+from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics.opening import open_calibration, open_statistics
 from onnxprune.task import make_task
 

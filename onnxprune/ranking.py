@@ -11,11 +11,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune import allocation
+from onnxprune.cluster import spread
 from onnxprune.layers import Layer, find_layers
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
 from onnxprune.rounds import largest, n_of_m
 from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
-from onnxprune.statistics import Samples, Statistics
+from onnxprune.statistics import LayerStatistics, Samples, Statistics
 from onnxprune.task import Array, Masks, Task
 
 
@@ -71,19 +72,25 @@ def _ranked(task: Task, scores: dict[str, Array], step: int) -> Masks:
 def operate(task: Task, model: ir.Model, kept: Masks, statistics: Statistics | None) -> None:
     """Cut, and let the surgeon correct what stays: weights and biases of `model` change in place."""
     surgeon = {"paper": paper_surgeon, "joint": joint_surgeon}.get(task.options.surgeon)
-    for layer in find_layers(model.graph):
-        if layer.name not in kept:
-            continue
-        matrix, bias = layer.read()
-        if surgeon is None or statistics is None:
+    layers = [layer for layer in find_layers(model.graph) if layer.name in kept]
+    if surgeon is None or statistics is None:
+        for layer in layers:
+            matrix, bias = layer.read()
             layer.write(np.where(kept[layer.name], matrix, 0.0), bias)
-            continue
-        column = np.zeros(matrix.shape[:2]) if bias is None else bias
-        full = np.concatenate([matrix, column[:, :, None]], axis=2)
-        free = np.full(column.shape, bias is not None) & ~task.silent.get(layer.name, np.False_)
-        stays = np.concatenate([kept[layer.name], free[:, :, None]], axis=2)
-        full = surgeon(full, stays, statistics.layers[layer.name], task.options.damping)
+        return
+    damping = task.options.damping
+    calls = ((*_with_bias(task, layer, kept), statistics.layers[layer.name], damping) for layer in layers)
+    for layer, full in zip(layers, spread(surgeon, calls), strict=True):
         layer.write(full[:, :, :-1], full[:, :, -1])
+
+
+def _with_bias(task: Task, layer: Layer, kept: Masks) -> tuple[Array, Array]:
+    """The weights with the bias as last column, and which of these stay, [groups, d_out, d_in + 1] both."""
+    matrix, bias = layer.read()
+    column = np.zeros(matrix.shape[:2]) if bias is None else bias
+    free = np.full(column.shape, bias is not None) & ~task.silent.get(layer.name, np.False_)
+    full = np.concatenate([matrix, column[:, :, None]], axis=2)
+    return full, np.concatenate([kept[layer.name], free[:, :, None]], axis=2)
 
 
 def wished(task: Task) -> Callable[[int], dict[str, float]]:
@@ -103,13 +110,17 @@ def wished(task: Task) -> Callable[[int], dict[str, float]]:
 
 
 def _loss_curves(task: Task, statistics: Statistics) -> dict[str, Array]:
-    curves = {}
-    with task.progress.stage("allocation", len(task.budget.layers)) as advance:
-        for layer in task.budget.layers:
-            known = statistics.layers[layer.name]
-            few = isinstance(known.activations, Samples)
-            matrix, bias = layer.read(layer.dtype if few else np.float64)
-            curves[layer.name] = allocation.loss_curve(matrix, known, bias is not None)
+    curves, layers = {}, task.budget.layers
+
+    def call(layer: Layer) -> tuple[Array, LayerStatistics, bool]:
+        known = statistics.layers[layer.name]
+        few = isinstance(known.activations, Samples)
+        matrix, bias = layer.read(layer.dtype if few else np.float64)
+        return matrix, known, bias is not None
+
+    with task.progress.stage("allocation", len(layers)) as advance:
+        for layer, curve in zip(layers, spread(allocation.loss_curve, map(call, layers)), strict=True):
+            curves[layer.name] = curve
             advance(1)
     return curves
 
@@ -124,15 +135,18 @@ def dense_scores(task: Task) -> dict[str, Array]:
 
 def scores_of(task: Task, layers: Iterable[Layer], statistics: Statistics | None) -> dict[str, Array]:
     """The saliency of every weight, by layer [groups, d_out, d_in]; normalised where asked for."""
-    options = task.options
-    rng = np.random.default_rng(options.seed)
-    needs = options.saliency in NEEDS_STATISTICS
-    scores = {}
-    for layer in layers:
-        known = statistics.layers[layer.name] if needs and statistics is not None else None
-        score = saliency(options.saliency, layer.read()[0], known, options.damping, rng)
-        scores[layer.name] = normalised(score) if options.normalise else score
-    return scores
+    options, layers = task.options, list(layers)
+    rng = np.random.default_rng(options.seed)  # of random scores, which need no statistics and are not spread
+    name, damping = options.saliency, options.damping
+    if options.saliency in NEEDS_STATISTICS and statistics is not None:
+        known = statistics.layers
+        found = spread(
+            saliency, ((name, layer.read()[0], known[layer.name], damping, rng) for layer in layers)
+        )
+    else:
+        found = (saliency(name, layer.read()[0], None, damping, rng) for layer in layers)
+    scores = zip((layer.name for layer in layers), found, strict=True)
+    return {layer: normalised(score) if options.normalise else score for layer, score in scores}
 
 
 def best_of_all(

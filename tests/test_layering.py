@@ -30,6 +30,7 @@ LAYERS = (
     ("saliency",),
     ("dual",),
     ("refit",),
+    ("cluster",),
     ("statistics",),
     ("gradient",),
     ("units",),
@@ -62,7 +63,7 @@ LAYERS = (
 RANK = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 
 #: Third-party module -> the only part of the package that may import it.
-CONFINED = {"onnxruntime": "session", "torch": "finetune", "matplotlib": "report"}
+CONFINED = {"onnxruntime": "session", "torch": "finetune", "matplotlib": "report", "ray": "cluster"}
 #: Reading a file must never run code.
 FORBIDDEN = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 

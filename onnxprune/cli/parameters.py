@@ -31,6 +31,9 @@ PREPROCESS = click.option(
 _METRIC = "A figure of merit of your own, higher being better; see `onnxprune.metric`."
 METRIC = click.option("--metric", metavar="MODULE:FUNCTION", help=_METRIC)
 
+_RAY = "Share work out on a Ray cluster, or start one here; needs `pip install 'onnxprune[ray]'`."
+_WORKERS = "Processes on the cluster.  [default: one a processor if local, else one a machine or GPU]"
+
 
 def fraction(text: str) -> float:
     """0.04 or 4%; what range it may have, the library says."""
@@ -233,6 +236,12 @@ SWEEP = tuple(name for name in COMPRESSION if name not in ("recipe", "pattern", 
 TRAINING = tuple(Training.model_fields)
 LIMITS = tuple(Limits.model_fields)
 EVALUATION = ("samples", "batch_size", "seed", "provider")
+
+
+def cluster(command: Any) -> Any:
+    """The options that share work out."""
+    command = click.option("--workers", type=int, help=_WORKERS)(command)
+    return click.option("--ray", metavar="ADDRESS|local", help=_RAY)(command)
 
 
 def fields(*names: str, record: type[BaseModel] = Options, common: bool = True) -> Decorator:

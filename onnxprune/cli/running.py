@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.cli.files import destination, write_json, write_text
 from onnxprune.cli.program import command_line
+from onnxprune.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from onnxprune.cluster import Cluster
     from onnxprune.progress import Progress
 
 DATA_FREE = "data-free: random noise instead of data costs accuracy; give real data with --data"
@@ -49,6 +52,31 @@ def finish(record: BaseModel, show: Any, json: Path | None, page: Path | None = 
         from onnxprune.report import html
 
         write_text(page, html.page(record))
+
+
+def on_cluster(ray: str | None, workers: int | None, given: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """The context in which work is shared out on the cluster asked for, if one is; `given` has the provider.
+
+    Raises:
+        UsageError: workers without a cluster, or fewer than one.
+        RuntimeUnavailableError: Ray is not installed.
+    """
+    if ray is None:
+        if workers is not None:
+            raise UsageError(f"--workers {workers} goes with --ray; `--ray local` starts them here")
+        return nullcontext()
+
+    from onnxprune import cluster
+
+    cluster.require(workers)
+    return _noting(cluster.connected(ray, workers, given.get("provider") or "auto"))
+
+
+@contextmanager
+def _noting(connection: AbstractContextManager[Cluster]) -> Iterator[None]:
+    with connection as there:
+        yield
+    warn(there.notes)
 
 
 def progress_of(quiet: bool) -> Progress | None:

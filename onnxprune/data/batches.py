@@ -64,17 +64,26 @@ class Data:
         return sum(len(part.rows) for part in self.parts)
 
     @property
+    def batch_count(self) -> int:
+        """How many batches there are."""
+        return sum(-(-len(part.rows) // self.batch_size) for part in self.parts)
+
+    @property
     def labelled(self) -> bool:
         """Whether every sample has a label."""
         return all(part.labels is not None for part in self.parts)
 
-    def batches(self) -> Iterator[Batch]:
-        """All samples, `batch_size` at a time; the last batch of a part may be smaller."""
-        for part in self.parts:
-            for start in range(0, len(part.rows), self.batch_size):
-                rows = part.rows[start : start + self.batch_size]
-                feeds = {want.name: want.take(part.arrays[want.name], rows) for want in self.inputs}
-                yield Batch(feeds, None if part.labels is None else part.labels[rows], len(rows))
+    def batches(self, numbers: range | None = None) -> Iterator[Batch]:
+        """All samples, `batch_size` at a time; the last batch of a part may be smaller.
+
+        Args:
+            numbers: only these batches, counted from 0; no others are read.
+        """
+        places = [(part, start) for part in self.parts for start in range(0, len(part.rows), self.batch_size)]
+        for part, start in places if numbers is None else places[numbers.start : numbers.stop]:
+            rows = part.rows[start : start + self.batch_size]
+            feeds = {want.name: want.take(part.arrays[want.name], rows) for want in self.inputs}
+            yield Batch(feeds, None if part.labels is None else part.labels[rows], len(rows))
 
     def hold(self, most: int) -> int:
         """Keep at most so many bytes more of what is read on demand; how many that may be."""

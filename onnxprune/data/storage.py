@@ -49,6 +49,10 @@ class Storage:
         self._memory = physical_memory() // 4 if memory is None else memory
         self._slab: Array = np.empty(0, np.uint8)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the room that is left: it is of this process."""
+        return {**vars(self), "_slab": self._slab[:0]}
+
     def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """An array to be filled.
 

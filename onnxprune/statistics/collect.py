@@ -7,7 +7,7 @@ sums are what one process would have added for its batches.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,72 +77,146 @@ def collect(
             layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
-    how = how or Gathering()
-    layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
-    sampled = {layer.name for layer in layers if few_rows(layer, data.count, how.positions)}
-    graph = build(
-        model,
-        loss=how.loss,
-        gradients=how.gradients,
-        only=only,
-        sampled=sampled,
-        labels=how.labels,
-        positions=how.positions,
-        batch=min(run or data.batch_size, data.count),
-        wait=how.average == "mean" and not on_gpu(how.provider),
-    )
-    runner = _runner(graph, how)
-    queues = {
-        name: Queue.of(waiting, how.provider, how.memory is not None)
-        for name, waiting in graph.waiting.items()
-    }
-    noise = NoiseSource(graph, how.seed, how.provider)
-    totals = [Totals(how.average == "exponential", graph.shares.get(layer.name, 1.0)) for layer in layers]
-    samples = 0
+    collector = Collector(model, data, how or Gathering(), only, run=run)
     with (progress or Silent()).stage(name, data.count) as advance:
-        for number, batch, drawn in portions(data, noise, run):
-            feeds = feeds_of(graph, batch, drawn)
-            outputs = runner.run({**feeds, START: _start(how.seed, number)})
-            for output, queue in queues.items():
-                outputs |= queue.add(outputs.pop(output))
-            _add(totals, outputs)
-            samples += batch.count
+        for number, (batch, noise) in enumerate(portions(data, collector.noise, run)):
+            collector.add(number, batch, noise)
             advance(batch.count)
-    if not samples:
-        raise StatisticsError("no samples: the calibration data has no batch")
-    for queue in queues.values():
-        _add(totals, queue.flush())
-    if isinstance(runner, Resident):
-        _add(totals, runner.flush())
-    total = Statistics(
-        sha256=sha256,
-        samples=samples,
-        loss=graph.head.description if graph.head else "none",
-        average=how.average,
-        seed=how.seed,
-        positions=how.positions,
-        blocked=dict(graph.blocked),
-    )
-    for layer in layers:
-        total.layers[layer.name] = _finished(layer, totals.pop(0), samples, graph)  # none is held twice
-    return total
+    return collector.statistics(sha256)
 
 
-def _runner(graph: StatisticsGraph, how: Gathering) -> Session | Resident:
+@dataclass
+class Partial:
+    """What a collector has of some batches: sums, and by name and batch what waits for other batches."""
+
+    samples: int
+    totals: list[Totals]
+    waiting: dict[str, dict[int, Array]]
+
+
+class Collector:
+    """Adds up batches of `data`, in any order; they may be shared out among several collectors.
+
+    Whatever each of these has seen, one that takes in what the others have gathered ends up with the sums of
+    all, the same to the rounding of float64: batches draw noise and positions by their numbers, and products
+    in float32 are of the same rows.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        data: Data,
+        how: Gathering,
+        only: Collection[str] | None = None,
+        threads: int = 0,
+        run: int | None = None,
+    ) -> None:
+        """Build the graph and load it.
+
+        `threads` are those that it runs on, 0: one for each processor; `run` is how many samples of a batch
+        run at once, all of them if None.
+
+        Raises:
+            StatisticsError, GradientError, ModelError: as `collect`.
+        """
+        self._how = how
+        self._layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
+        self._graph = graph = build(
+            model,
+            loss=how.loss,
+            gradients=how.gradients,
+            only=only,
+            sampled={layer.name for layer in self._layers if few_rows(layer, data.count, how.positions)},
+            labels=how.labels,
+            positions=how.positions,
+            batch=min(run or data.batch_size, data.count),
+            wait=how.average == "mean" and not on_gpu(how.provider),
+        )
+        self._runner = _runner(graph, how, threads)
+        lean = how.memory is not None
+        self._queues = {
+            name: Queue.of(waiting, how.provider, threads, lean) for name, waiting in graph.waiting.items()
+        }
+        self.noise = NoiseSource(graph, how.seed, how.provider, threads)
+        averaged = data.batch_count if how.average == "exponential" else None
+        self._totals = [Totals(averaged, graph.shares.get(layer.name, 1.0)) for layer in self._layers]
+        self._samples = 0
+
+    def add(self, number: int, batch: Batch, noise: Mapping[str, Array] | None = None) -> None:
+        """Run batch `number`, with its own noise if it is given none.
+
+        Raises:
+            ModelError: it does not run.
+        """
+        noise = self.noise.draw(number, batch.feeds) if noise is None else noise
+        feeds = feeds_of(self._graph, batch, noise)
+        outputs = self._runner.run({**feeds, START: _start(self._how.seed, number)})
+        for name, queue in self._queues.items():
+            outputs |= queue.add(number, outputs.pop(name))
+        self._add(number, outputs)
+        self._samples += batch.count
+
+    def partial(self) -> Partial:
+        """What was gathered so far, for another to take in."""
+        self._bring()
+        waiting = {name: queue.waits() for name, queue in self._queues.items()}
+        return Partial(self._samples, self._totals, waiting)
+
+    def take_in(self, other: Partial) -> None:
+        """Add what another collector of the same data has gathered of other batches."""
+        for mine, theirs in zip(self._totals, other.totals, strict=True):
+            mine.merge(theirs)
+        for name, parts in other.waiting.items():
+            for number, part in parts.items():
+                self._add(number, self._queues[name].add(number, part))
+        self._samples += other.samples
+
+    def statistics(self, sha256: str) -> Statistics:
+        """The statistics of all that was gathered, of the model with that hash; it is given away.
+
+        Raises:
+            StatisticsError: NaN or Inf, or there was no batch.
+        """
+        if not self._samples:
+            raise StatisticsError("no samples: the calibration data has no batch")
+        self._bring()
+        for queue in self._queues.values():
+            for made in queue.flush():
+                self._add(0, made)
+        graph = self._graph
+        total = Statistics(
+            sha256=sha256,
+            samples=self._samples,
+            loss=graph.head.description if graph.head else "none",
+            average=self._how.average,
+            seed=self._how.seed,
+            positions=self._how.positions,
+            blocked=dict(graph.blocked),
+        )
+        for layer in self._layers:  # none is held twice
+            total.layers[layer.name] = _finished(layer, self._totals.pop(0), self._samples, graph)
+        return total
+
+    def _bring(self) -> None:
+        """To the host, what adds up on a device."""
+        if isinstance(self._runner, Resident):
+            self._add(0, self._runner.flush())
+
+    def _add(self, number: int, outputs: Mapping[str, Array]) -> None:
+        """Give every layer its own outputs, which end with its number."""
+        own: dict[int, dict[str, Array]] = defaultdict(dict)
+        for name, array in outputs.items():
+            kind, _, index = name.partition("/")
+            own[int(index)][kind] = array
+        for place, found in own.items():
+            self._totals[place].add(number, found)
+
+
+def _runner(graph: StatisticsGraph, how: Gathering, threads: int) -> Session | Resident:
     """On a GPU one whose sums stay there, where every batch counts alike."""
     if on_gpu(how.provider) and how.average == "mean":
-        return Resident.of(graph.model, how.provider)
-    return Session(graph.model, how.provider, lean=how.memory is not None)
-
-
-def _add(totals: Sequence[Totals], outputs: Mapping[str, Array]) -> None:
-    """Give every layer its own outputs, which end with its number."""
-    own: dict[int, dict[str, Array]] = defaultdict(dict)
-    for name, array in outputs.items():
-        kind, _, number = name.partition("/")
-        own[int(number)][kind] = array
-    for index, found in own.items():
-        totals[index].add(found)
+        return Resident.of(graph.model, how.provider, threads)
+    return Session(graph.model, how.provider, threads=threads, lean=how.memory is not None)
 
 
 def _finished(layer: Layer, sums: Totals, samples: int, graph: StatisticsGraph) -> LayerStatistics:

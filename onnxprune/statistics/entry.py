@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 
 import onnx_ir as ir
 
@@ -94,7 +95,7 @@ class Entry:
 
     def _waits(self, values: Sequence[ir.Value], width: int) -> bool:
         """Whether a batch has few rows, and those of several can be joined along the first axis."""
-        if self.positions is None or self.positions * self.batch >= width:
+        if self._group(width) == 1:
             return False
         shape = values[0].shape
         if shape is None or any(value.shape != shape for value in values):
@@ -104,12 +105,16 @@ class Entry:
 
     def _later(self, name: str, values: Sequence[ir.Value], width: int, make: Make) -> dict[str, ir.Value]:
         """What the sums that `make` emits are made of, when there is enough of it."""
-        assert self.positions is not None
         given = self.op.Identity(widened(self.op, self.layer, _joined(self.op, values, 0)))
         given.dtype, given.shape = sum_type(self.layer), values[0].shape
-        output, rows = f"given/{name}/{self.index}", self.positions // len(values)
-        self.waiting[output] = postponed(given, self.op.graph, 0, -(-max(width, _CALL) // rows), make)
+        output = f"given/{name}/{self.index}"
+        self.waiting[output] = postponed(given, self.op.graph, 0, self._group(width), make)
         return {output: given}
+
+    def _group(self, width: int) -> int:
+        """How many batches have about enough rows: a power of two, so that all groups end together."""
+        rows = None if self.positions is None else self.positions * self.batch
+        return 1 if rows is None or rows >= width else 1 << max(0, round(log2(max(width, _CALL) / rows)))
 
     def _named(self, made: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         for name, value in made.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from onnxprune.data import Batch, Data
 from onnxprune.session import Provider, Session
@@ -25,8 +26,8 @@ _FEW = 4  # shapes, for each of which a session may be opened anew: it holds the
 class NoiseSource:
     """Draws the noise inputs; their shapes come from a run of the model, once for each shape of the feeds."""
 
-    def __init__(self, graph: StatisticsGraph, seed: int, provider: Provider) -> None:
-        self._head, self._seed, self._provider = graph.head, seed, provider
+    def __init__(self, graph: StatisticsGraph, seed: int, provider: Provider, threads: int = 0) -> None:
+        self._head, self._seed, self._provider, self._threads = graph.head, seed, provider, threads
         needed = graph.head is not None and bool(graph.head.noise)
         self._graph = graph.shapes if needed else None
         self._session: Session | None = None
@@ -48,12 +49,15 @@ class NoiseSource:
             return {}
         key = tuple(array.shape for array in feeds.values())
         if key not in self._known:
-            session = self._session or Session(self._graph, self._provider, lean=True)
+            session = self._session or self._open(self._graph)
             if len(self._known) > _FEW:
                 self._session = session
             shapes = session.run(feeds)
             self._known[key] = {name: tuple(int(size) for size in shape) for name, shape in shapes.items()}
         return self._known[key]
+
+    def _open(self, graph: ir.Model) -> Session:
+        return Session(graph, self._provider, threads=self._threads, lean=True)
 
     def axes(self, data: Data) -> dict[str, int] | None:
         """The axis that samples lie along, by input; None where it cannot be told."""
@@ -76,8 +80,8 @@ class NoiseSource:
 
 def portions(
     data: Data, noise: NoiseSource, run: int | None = None
-) -> Iterator[tuple[int, Batch, dict[str, Array]]]:
-    """Number of the batch, what runs at once, and its noise.
+) -> Iterator[tuple[Batch, dict[str, Array]]]:
+    """What runs at once, and its noise.
 
     Args:
         data: the samples.
@@ -88,7 +92,7 @@ def portions(
     axes = noise.axes(data) if run is not None and run < data.batch_size else None
     if run is None or axes is None:
         for number, batch in enumerate(data.batches()):
-            yield number, batch, noise.draw(number, batch.feeds)
+            yield batch, noise.draw(number, batch.feeds)
         return
     pieces = replace(data, batch_size=run).batches()
     for number, size in enumerate(_sizes(data)):
@@ -109,7 +113,7 @@ def portions(
                 name: array.take(range(done * each[name], (done + piece.count) * each[name]), axes[name])
                 for name, array in drawn.items()
             }
-            yield number, piece, own
+            yield piece, own
             done += piece.count
 
 

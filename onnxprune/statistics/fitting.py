@@ -80,7 +80,7 @@ def plan(model: ir.Model, data: Data, how: Gathering) -> Plan:
 def _need(layer: Layer, data: Data, how: Gathering) -> Need:
     """Sums are float64; what a batch makes, or what waits for others, is float32.
 
-    While it is joined, turned, squared and added there are four such arrays of one layer more.
+    While it is joined, turned, squared and added there are five such arrays of one layer more.
     """
     inputs = 8 * layer.groups * (layer.d_in + 1) ** 2
     outputs = 8 * layer.groups * layer.d_out**2 if how.gradients else 0
@@ -88,7 +88,7 @@ def _need(layer: Layer, data: Data, how: Gathering) -> Need:
     if rows is not None and few_rows(layer, data.count, how.positions):
         inputs = 4 * layer.groups * (layer.d_in + 1) * rows * data.count
     kept = inputs + outputs
-    more = 2 * max(inputs, outputs) + 4 * _SESSION
+    more = 5 * max(inputs, outputs) // 2 + 4 * _SESSION
     return Need(layer.name, layer.op, kept + kept // 2 + _SESSION, more, kept)
 
 

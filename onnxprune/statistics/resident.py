@@ -7,7 +7,7 @@ device with each batch. That is for averages in which every batch counts alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +33,12 @@ class Resident:
     totals: dict[str, OnDevice] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: ir.Model, provider: Provider) -> Resident:
+    def of(cls, model: ir.Model, provider: Provider, threads: int = 0) -> Resident:
         """Make the sums of a statistics graph add up in it, and load it."""
         sums = _accumulate(model.graph)
-        session = Session(model, provider)
-        return cls(session, {name: session.hold(np.zeros((), np.float64)) for name in sums})
+        resident = cls(Session(model, provider, threads=threads))
+        resident._empty(sums)
+        return resident
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; what it made besides the sums.
@@ -50,8 +51,13 @@ class Resident:
         return made
 
     def flush(self) -> dict[str, Array]:
-        """The sums of all batches, float64."""
-        return {name: value.numpy() for name, value in self.totals.items()}
+        """The sums of all batches since the last time, float64."""
+        found = {name: value.numpy() for name, value in self.totals.items()}
+        self._empty(found)
+        return found
+
+    def _empty(self, sums: Iterable[str]) -> None:
+        self.totals = {name: self.session.hold(np.zeros((), np.float64)) for name in sums}
 
 
 def _accumulate(graph: ir.Graph) -> list[str]:

@@ -22,45 +22,46 @@ DECAY = 0.95  # the papers' exponential average
 class Totals:
     """Sums of one layer; an output's part before the slash says what it is of (see `graph`).
 
-    With `exponential` a batch counts by its mean, and the weight of all is one (MLPrune, §4; Martens & Grosse
-    2015, §5). A row of features stands for `share` rows.
+    A row of features stands for `share` rows. In an exponential average, of so many batches as `averaged`
+    says, a batch counts by its mean, and the weight of all is one (MLPrune, §4; Martens & Grosse 2015, §5).
+    What a batch counts follows from its number, so that batches may come in any order.
     """
 
-    exponential: bool
+    averaged: int | None
     share: float
     sums: dict[str, Array] = field(default_factory=dict)
     rows: float = 0.0
-    _kept: list[tuple[Array, float]] = field(default_factory=list)  # rows and what their squares count
+    _kept: dict[int, tuple[Array, float]] = field(default_factory=dict)  # rows and what their squares count
 
-    def add(self, outputs: Mapping[str, Array]) -> None:
-        """Add what a batch made, or, of sums that wait, what several made."""
+    def add(self, number: int, outputs: Mapping[str, Array]) -> None:
+        """Add what batch `number` made, or, of sums that wait, what several made."""
         count = float(outputs["count"].reshape(-1)[0]) if "count" in outputs else 0.0
-        decay, part = (1.0, 1.0)
-        if self.exponential:
-            decay, part = (DECAY, (1 - DECAY) / count) if self.rows else (0.0, 1.0 / count)
+        part = 1.0 if self.averaged is None else _weight(number, self.averaged) / count
         for name in ("sum", "gram", "products", "gradient"):
             if name in outputs:
-                self._accumulate(
-                    name, outputs[name], decay, part * (self.share if name in ("sum", "gram") else 1)
-                )
+                self._accumulate(name, outputs[name], part * (self.share if name in ("sum", "gram") else 1))
         if "rows" in outputs:
-            self._kept = [(rows, weight * decay) for rows, weight in self._kept] if decay != 1 else self._kept
-            self._kept.append((outputs["rows"], part * self.share))
+            self._kept[number] = outputs["rows"], part * self.share
         self.rows += count
 
-    def _accumulate(self, name: str, values: Array, decay: float, part: float) -> None:
+    def merge(self, other: Totals) -> None:
+        """Add what another has of other batches."""
+        for name, values in other.sums.items():
+            self._accumulate(name, values, 1.0)
+        self._kept |= other._kept
+        self.rows += other.rows
+
+    def _accumulate(self, name: str, values: Array, part: float) -> None:
         total = self.sums.get(name)
         if total is None:
             total = self.sums[name] = values.astype(np.float64)
             total *= part
             return
-        if decay != 1.0:
-            total *= decay
         np.add(total, values if part == 1.0 else values * np.float64(part), out=total)
 
     def statistics(self, samples: int, correlation: Correlation | None) -> LayerStatistics:
         """A and G; `correlation` puts A together from its products."""
-        weight = 1.0 if self.exponential else self.rows
+        weight = self.rows if self.averaged is None else 1.0
         activations: Factor
         if self._kept:
             activations = Samples(np.concatenate(list(self._scaled()), axis=1), weight)
@@ -73,10 +74,15 @@ class Totals:
 
     def _scaled(self) -> Iterator[Array]:
         """The rows with the 1 of ā behind, times the root of what their squares count."""
-        for features, counts in self._kept:
+        for _, (features, counts) in sorted(self._kept.items()):
             rows = features.transpose(0, 2, 1)
             ones = np.ones((*rows.shape[:2], 1), dtype=rows.dtype)
             yield np.concatenate([rows, ones], axis=2) * np.sqrt(counts).astype(rows.dtype)
+
+
+def _weight(number: int, batches: int) -> float:
+    """Of batch `number` in an exponential average that began with the first."""
+    return float(DECAY ** (batches - 1 - number)) * ((1 - DECAY) if number else 1.0)
 
 
 def _with_bias(gram: Array, total: Array, rows: float) -> Array:

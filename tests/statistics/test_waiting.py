@@ -47,11 +47,30 @@ def test_what_waits_is_summed_when_there_is_enough_and_at_the_end():
         return {"sum/0": total}
 
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="main")
-    queue = Queue.of(postponed(like, graph, 2, 5, make), "cpu")
+    queue = Queue.of(postponed(like, graph, 2, 2, make), "cpu")
     part = np.ones((1, 4, 2), np.float32)
-    assert [len(queue.add(part)) for _ in range(4)] == [0, 0, 1, 0]  # six rows are enough, two are left
-    np.testing.assert_array_equal(queue.flush()["sum/0"], np.full((1, 4), 2.0))
-    assert queue.flush() == {}
+    assert [len(queue.add(number, part)) for number in range(5)] == [0, 1, 0, 1, 0]
+    assert [number for number in queue.waits()] == [4]
+    (left,) = queue.flush()
+    np.testing.assert_array_equal(left["sum/0"], np.full((1, 4), 2.0))
+    assert list(queue.flush()) == []
+
+
+def test_a_group_is_of_the_same_batches_whichever_comes_first():
+    like = ir.Value(name="x", shape=ir.Shape([1, 1, None]), type=ir.TensorType(ir.DataType.FLOAT))
+
+    def make(op, rows):
+        whole = op.Identity(rows)
+        whole.dtype = ir.DataType.FLOAT
+        return {"sum/0": whole}
+
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="main")
+    queue = Queue.of(postponed(like, graph, 2, 2, make), "cpu")
+    found = {number: queue.add(number, np.full((1, 1, 1), number, np.float32)) for number in (3, 0, 4, 2, 1)}
+    assert {number: sums["sum/0"].ravel().tolist() for number, sums in found.items() if sums} == {
+        2: [2.0, 3.0],
+        1: [0.0, 1.0],
+    }
 
 
 def test_an_exponential_average_waits_for_nothing():

@@ -10,7 +10,7 @@ import click
 from onnxprune.cli import parameters
 from onnxprune.cli.files import check_preprocess, destination, source_of
 from onnxprune.cli.parameters import FILE, MODEL, PREPROCESS, SOURCE, fields
-from onnxprune.cli.running import DATA_FREE, finish, progress_of
+from onnxprune.cli.running import DATA_FREE, finish, on_cluster, progress_of
 
 
 @click.command()
@@ -18,6 +18,7 @@ from onnxprune.cli.running import DATA_FREE, finish, progress_of
 @click.option("--data", metavar="SRC", help=f"Calibration data, {SOURCE}.  [default: calibration/STEM.npz]")
 @PREPROCESS
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="[default: STEM.stats beside MODEL]")
+@parameters.cluster
 @fields(*parameters.CALIBRATION)
 def calibrate(
     model: Path,
@@ -26,9 +27,12 @@ def calibrate(
     output: Path | None,
     json: Path | None,
     quiet: bool,
+    ray: str | None,
+    workers: int | None,
     **options: Any,
 ) -> None:
     """Collect statistics of MODEL once, to compress it with several ratios."""
+    there = on_cluster(ray, workers, options)
     check_preprocess(preprocess, data)
     output = output or model.with_name(f"{model.stem}.stats")
     destination(output, model, data, quiet=quiet)
@@ -42,5 +46,6 @@ def calibrate(
     if source is None:
         terminal.warn(DATA_FREE)
     given = parameters.given(options)
-    statistics = pipeline.calibrate(model, source, output=output, progress=progress_of(quiet), **given)
+    with there:
+        statistics = pipeline.calibrate(model, source, output=output, progress=progress_of(quiet), **given)
     finish(summarise(statistics, model, output), None if quiet else console.print_calibration, json)

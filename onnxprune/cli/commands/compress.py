@@ -10,7 +10,7 @@ import click
 from onnxprune.cli import parameters
 from onnxprune.cli.files import check_preprocess, destination, named_source, source_of
 from onnxprune.cli.parameters import FILE, METRIC, MODEL, PREPROCESS, REPORT, SOURCE, fields
-from onnxprune.cli.running import DATA_FREE, finish, page_destination, progress_of, warn
+from onnxprune.cli.running import DATA_FREE, finish, on_cluster, page_destination, progress_of, warn
 from onnxprune.options import Goal, resolve, resolve_goal
 
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
@@ -32,6 +32,7 @@ _TRAINING = "Option of `finetune` such as learning-rate=0.01; may be repeated."
 @click.option("--training", type=parameters.setting, metavar="NAME=VALUE", multiple=True, help=_TRAINING)
 @click.option("--report", "page", type=FILE, metavar="FILE", help=REPORT)
 @METRIC
+@parameters.cluster
 @fields(*parameters.GOAL, record=Goal, common=False)
 @fields(*parameters.COMPRESSION)
 def compress(
@@ -49,9 +50,12 @@ def compress(
     metric: str | None,
     json: Path | None,
     quiet: bool,
+    ray: str | None,
+    workers: int | None,
     **options: Any,
 ) -> None:
     """Prune MODEL to a share of its parameters, or to a goal, and write it, smaller, as an ONNX file."""
+    there = on_cluster(ray, workers, options)
     given = parameters.given(options)
     # wrong options are said before any work
     goal = resolve_goal({name: given.get(name) for name in parameters.GOAL}, given)
@@ -73,11 +77,12 @@ def compress(
     if source is None:
         terminal.warn(DATA_FREE)
     given |= {"output": output, "evaluation": measured_on, "metric": metric, "progress": progress_of(quiet)}
-    if tuning is not None:
-        training_data = None if train_data is None else named_source(train_data, preprocess)
-        result = staged.compress_in_stages(model, source, training_data=training_data, **tuning, **given)
-    else:
-        prune = pipeline.compress if goal is None else goals.compress_to_goal
-        result = prune(model, source, statistics=statistics, **given)
+    with there:
+        if tuning is not None:
+            training_data = None if train_data is None else named_source(train_data, preprocess)
+            result = staged.compress_in_stages(model, source, training_data=training_data, **tuning, **given)
+        else:
+            prune = pipeline.compress if goal is None else goals.compress_to_goal
+            result = prune(model, source, statistics=statistics, **given)
     warn(result.report.warnings)
     finish(result.report, None if quiet else console.print_compression, json, page)

@@ -10,7 +10,7 @@ import click
 from onnxprune.cli import parameters
 from onnxprune.cli.files import check_preprocess, destination, source_of
 from onnxprune.cli.parameters import FILE, METRIC, MODEL, PREPROCESS, REPORT, SOURCE, fields
-from onnxprune.cli.running import DATA_FREE, finish, page_destination, progress_of, warn
+from onnxprune.cli.running import DATA_FREE, finish, on_cluster, page_destination, progress_of, warn
 from onnxprune.options import RECIPES
 
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
@@ -31,6 +31,7 @@ _RECIPES = "Method to compare; may be repeated.  [default: default]"
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw accuracy over size, as svg, png or pdf.")
 @click.option("--report", "page", type=FILE, metavar="FILE", help=REPORT)
 @METRIC
+@parameters.cluster
 @fields(*parameters.SWEEP)
 def sweep(
     model: Path,
@@ -47,12 +48,15 @@ def sweep(
     metric: str | None,
     json: Path | None,
     quiet: bool,
+    ray: str | None,
+    workers: int | None,
     **options: Any,
 ) -> None:
     """Draw the curve of MODEL's accuracy against its size, for several methods from one set of statistics.
 
     Nothing is written but --json, --plot and --report.
     """
+    there = on_cluster(ray, workers, options)
     check_preprocess(preprocess, data, evaluation)
     axes = {"ratio": ratios, "units": units, "macs": macs}
     inputs = (model, data, evaluation, *statistics)
@@ -70,17 +74,18 @@ def sweep(
         check_plot(plot)
     if source is None:
         terminal.warn(DATA_FREE)
-    report = accuracy_curve(
-        model,
-        source,
-        recipes=recipes or ("default",),
-        evaluation=measured_on,
-        statistics=statistics,
-        metric=metric,
-        progress=progress_of(quiet),
-        **{axis: values for axis, values in axes.items() if values},
-        **parameters.given(options),
-    )
+    with there:
+        report = accuracy_curve(
+            model,
+            source,
+            recipes=recipes or ("default",),
+            evaluation=measured_on,
+            statistics=statistics,
+            metric=metric,
+            progress=progress_of(quiet),
+            **{axis: values for axis, values in axes.items() if values},
+            **parameters.given(options),
+        )
     warn(report.warnings)
     if plot is not None:
         draw(report, plot)
