@@ -29,7 +29,7 @@ from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.plan import Plan
 from onnxprune.ranking import by_ranking, dense_scores, operate, wished
 from onnxprune.regrowth import regrown
-from onnxprune.rounds import ROUNDS, Round, geometric, patterned
+from onnxprune.rounds import Round, geometric, patterned
 from onnxprune.sweep import sweep
 from onnxprune.task import Array, Masks, Task
 
@@ -147,7 +147,7 @@ def _start(task: Task) -> Masks:
 
 def _running(task: Task, name: str) -> dict[str, Any]:
     given = {"provider": task.options.provider, "progress": task.progress, "name": name}
-    return {**given, "silent": task.silent}
+    return {**given, "silent": task.silent, "rows": task.effort.rows}
 
 
 def _count_rounds(
@@ -164,7 +164,7 @@ def _count_rounds(
         np.array([min(task.budget.least[name], now[name]) for name in names]),
         np.array([now[name] for name in names]),
     )
-    each = max(1, ROUNDS // task.options.steps)
+    each = max(1, task.effort.rounds // task.options.steps)
     chosen = dict(zip(names, counts.tolist(), strict=True))
     return {name: geometric(now[name], count, each) for name, count in chosen.items() if count < now[name]}
 

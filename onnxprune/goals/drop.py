@@ -1,14 +1,16 @@
 """The goal `max_drop`: as small as possible, while a metric falls by at most so much.
 
 The evaluation data is halved. On one half the search bisects the logarithm of what is kept, with a drop taken
-to grow as less is kept. The smallest candidate found is then checked on the other half. Being the smallest of
-several, it looks better on the first half than it is; where it loses more than allowed on the second, the
-next larger one is checked, a few times, and then it is an error. What is promised is the estimate on the
-second half; its interval is reported.
+to grow as less is kept. It bisects over drafts, pruned with a fraction of the effort; where they point to is
+pruned in full, and so are the shares beside it, until one is enough. That one is what `--ratio` gives, and
+is checked on the other half. Being the smallest of several, it looks better on the first half than it is;
+where it loses more than allowed on the second, the next larger one is checked, a few times, and then it is an
+error. What is promised is the estimate on the second half; its interval is reported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +22,12 @@ from onnxprune.goals.axis import LEAST, Line, halve
 from onnxprune.goals.found import Found
 from onnxprune.intervals import resolution, wilson
 from onnxprune.metric import Metric
-from onnxprune.options import Goal
+from onnxprune.options import Goal, Options
 from onnxprune.pipeline import curve_point
 from onnxprune.prepared import Candidate, Prepared
 from onnxprune.report.schema import CurvePoint, GoalReport, MetricChange, Trial
 
-_TOLERANCE = 1.06  # between what is enough and what is not: seven evaluations of ratios at most
+_TOLERANCE = 1.06  # between what is enough and what is not: seven drafts of ratios at most
 _BACK = 1.25  # at most so many times larger is the next candidate to be checked
 _CHECKS = 4
 
@@ -42,7 +44,8 @@ def within_drop(
     assert goal.max_drop is not None
     searched_on, held_back = halves(evaluation, line.at(1.0).seed)
     search = _Search(prepared, line, goal.max_drop, _Gauge(prepared, line, searched_on, metric))
-    halve(LEAST[line.axis], 1.0, search.passes, _TOLERANCE)
+    halve(LEAST[line.axis], 1.0, search.promises, _TOLERANCE)
+    search.settle()
     if not search.passing:
         raise search.failure()
     return _checked(search, _Gauge(prepared, line, held_back, metric), goal)
@@ -56,6 +59,8 @@ class _Gauge:
         self._how: dict[str, Any] = {"reference": prepared.model.ir, "metric": metric}
         self._how |= {"provider": line.at(1.0).provider, "progress": prepared.progress}
         self.dense = self.of(prepared.model.ir)
+        if metric is None and self.dense.metrics.primary == "top1":
+            self._how["reference"] = None  # labels are enough: the dense model need not run every time
 
     def of(self, model: Any) -> Measured:
         """The figures of a graph."""
@@ -72,58 +77,100 @@ class _Tried:
     point: CurvePoint
     drop: float
     passes: bool
+    draft: bool
 
 
 class _Search:
-    """Candidates by the share they keep; only the smallest that is good enough stays in memory."""
+    """Candidates by the share they keep; the smallest that is good enough and the last stay in memory."""
 
     def __init__(self, prepared: Prepared, line: Line, allowed: float, gauge: _Gauge) -> None:
         self.prepared, self.line, self.allowed, self.gauge = prepared, line, allowed, gauge
-        self.tried: dict[float, _Tried] = {}
-        self._smallest: tuple[float, Candidate] | None = None
+        self.tried: list[_Tried] = []  # in the order of trying
+        self._drafts: dict[float, _Tried] = {}
+        self._whole: dict[float, _Tried] = {}  # those pruned in full
+        self._held: dict[float, Candidate] = {}
         self._impossible: BudgetError | None = None
 
     @property
     def passing(self) -> list[float]:
-        """Shares that are enough, ascending."""
-        return sorted(kept for kept, tried in self.tried.items() if tried.passes)
+        """Shares that are enough, pruned in full, ascending."""
+        return sorted(kept for kept, tried in self._whole.items() if tried.passes)
+
+    @property
+    def promising(self) -> list[float]:
+        """The same, and those of which a draft says so."""
+        drafts = {kept for kept, tried in self._drafts.items() if tried.passes} - self._whole.keys()
+        return sorted({*self.passing, *drafts})
+
+    def promises(self, kept: float) -> bool:
+        """Whether the draft of a share is enough on the half to search on; one that is impossible is not."""
+        return self._passes(kept, self._drafts, self.prepared.draft)
 
     def passes(self, kept: float) -> bool:
-        """Whether a share is enough on the half to search on; one that is impossible is not."""
-        if kept not in self.tried:
+        """Whether a share is, pruned in full."""
+        return self._passes(kept, self._whole, self.prepared.prune)
+
+    def settle(self) -> None:
+        """From where drafts point to, find a share that is enough in full: a larger one, or a smaller one.
+
+        A larger one in growing steps, where the first is not enough. Where it is, a smaller one has to be
+        likely: its draft loses no more than is allowed and what the draft of the first lost too much.
+        """
+        if not self._drafts:
+            return
+        kept, step = min(self.promising, default=max(self._drafts)), _TOLERANCE
+        while not self.passes(kept):
+            kept, step = kept * step, step**2
+            if kept >= 1:
+                return
+        while (smaller := self._likely(kept)) is not None and self.passes(smaller):
+            kept = smaller
+
+    def candidate(self, kept: float) -> Candidate:
+        """The candidate of a share, pruned again where it was let go."""
+        return self._held.get(kept) or self.prepared.prune(self.line.at(kept))
+
+    def failure(self) -> BudgetError:
+        """Why no candidate is enough."""
+        if not self._whole:
+            assert self._impossible is not None
+            return self._impossible
+        kept = max(self._whole)
+        return BudgetError(
+            f"--max-drop {self.allowed:g} cannot be met: {self.line.flag(kept)}, the most that was kept, "
+            f"loses {self._whole[kept].drop:.4g} of {self.gauge.dense.metrics.primary}; allow more, or give "
+            "more calibration data"
+        )
+
+    def _likely(self, kept: float) -> float | None:
+        smaller = max((share for share in self._drafts if share < kept), default=None)
+        if smaller is None or kept not in self._drafts or smaller in self._whole:
+            return None
+        too_much = self._drafts[kept].drop - self._whole[kept].drop
+        return smaller if self._drafts[smaller].drop - too_much <= self.allowed + ROUNDING else None
+
+    def _passes(self, kept: float, known: dict[float, _Tried], prune: Callable[[Options], Candidate]) -> bool:
+        if kept not in known:
             try:
-                candidate = self.prepared.prune(self.line.at(kept))
+                candidate = prune(self.line.at(kept))
             except BudgetError as error:
                 self._impossible = error
                 return False
             self._note(kept, candidate)
-        return self.tried[kept].passes
-
-    def candidate(self, kept: float) -> Candidate:
-        """The candidate of a share, pruned again where it was let go."""
-        if self._smallest is not None and self._smallest[0] == kept:
-            return self._smallest[1]
-        return self.prepared.prune(self.line.at(kept))
-
-    def failure(self) -> BudgetError:
-        """Why no candidate is enough."""
-        if not self.tried:
-            assert self._impossible is not None
-            return self._impossible
-        kept = max(self.tried)
-        return BudgetError(
-            f"--max-drop {self.allowed:g} cannot be met: {self.line.flag(kept)}, the most that was kept, "
-            f"loses {self.tried[kept].drop:.4g} of {self.gauge.dense.metrics.primary}; allow more, or give "
-            "more calibration data"
-        )
+        return known[kept].passes
 
     def _note(self, kept: float, candidate: Candidate) -> None:
         measured = self.gauge.of(candidate.model)
         drop, value = self.gauge.drop(measured), self.line.value(kept)
         point = curve_point(self.prepared, candidate, self.line.axis, value, measured.metrics.value)
-        self.tried[kept] = _Tried(point, drop, drop <= self.allowed + ROUNDING)
-        if self.passing and kept == self.passing[0]:
-            self._smallest = kept, candidate
+        tried = _Tried(point, drop, drop <= self.allowed + ROUNDING, candidate.draft)
+        self.tried.append(tried)
+        self._drafts.setdefault(kept, tried)  # where nothing is left out a draft is the whole
+        if candidate.draft:
+            return
+        self._whole[kept] = tried
+        self._held[kept] = candidate
+        self._held = {share: self._held[share] for share in self._held if share in (kept, *self.passing[:1])}
 
 
 def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
@@ -136,7 +183,7 @@ def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
             if check.drop(measured) <= search.allowed + ROUNDING:
                 return _found(search, check, goal, kept, candidate, measured, refused)
             refused.append(f"{search.line.flag(kept)} loses {check.drop(measured):.4g}")
-        larger = [share for share in search.passing if share > kept]
+        larger = [share for share in search.promising if share > kept]
         kept = min([kept * _BACK, *larger])
         if kept >= 1:
             break
@@ -157,8 +204,8 @@ def _found(
 ) -> Found:
     hits, dense, value = measured.hits, check.dense.metrics, search.line.value(kept)
     trials = [
-        Trial(value=tried.point.value, reached=tried.drop, enough=tried.passes)
-        for tried in search.tried.values()
+        Trial(value=tried.point.value, reached=tried.drop, enough=tried.passes, draft=tried.draft)
+        for tried in search.tried
     ]
     report = GoalReport(
         name=goal.name,
@@ -176,8 +223,10 @@ def _found(
         after=measured.metrics.value,
         interval=None if hits is None else wilson(hits),
     )
-    points = [tried.point for tried in search.tried.values()]
-    curve = tuple(point.model_copy(update={"chosen": point.value == value}) for point in points)
+    curve = tuple(
+        tried.point.model_copy(update={"chosen": not tried.draft and tried.point.value == value})
+        for tried in search.tried
+    )
     warnings = (*measured.metrics.notes, *_remarks(search, check, refused))
     return Found(candidate, report, curve, change, warnings)
 

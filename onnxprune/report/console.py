@@ -241,7 +241,11 @@ def print_bench(report: BenchReport) -> None:
 
 def _trials(goal: GoalReport) -> None:
     rows = [
-        (f"{trial.value:g}", words.counted(goal, trial.reached), "enough" if trial.enough else "not enough")
+        (
+            f"{trial.value:g}",
+            words.counted(goal, trial.reached),
+            ("enough" if trial.enough else "not enough") + (", draft" if trial.draft else ""),
+        )
         for trial in sorted(goal.trials, key=lambda trial: -trial.value)
     ]
     table((f"tried --{goal.target}", words.counts(goal), ""), rows, left=0)

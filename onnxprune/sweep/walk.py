@@ -31,7 +31,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
 from onnxprune.reading import ancestors
 from onnxprune.refit import Refit, choose
-from onnxprune.rounds import Round
+from onnxprune.rounds import FULL, Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
 from onnxprune.sweep.frontier import Frontier
@@ -42,8 +42,6 @@ from onnxprune.sweep.targets import find_target
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-# Rows a column that a gram is made of; more change nothing (ResNet-20: KL 0.452 at 100, 0.455 at all).
-_ROWS = 200
 _HELD_EVERY = 5  # one batch in so many is held back where λ has to be chosen
 
 
@@ -63,6 +61,7 @@ def sweep(
     rounds: Mapping[str, Sequence[Round]],
     *,
     silent: Mapping[str, Mask] | None = None,
+    rows: int = FULL.rows,
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
@@ -76,6 +75,7 @@ def sweep(
         kept: masks [groups, d_out, d_in] by layer; a layer without one is neither pruned nor refitted.
         rounds: how weights leave, by layer (see `refit`); none leave where not given.
         silent: rows without weights that are to give zero, not their mean: bool [groups, d_out] by layer.
+        rows: a column, that a gram is made of where there are more.
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
@@ -89,7 +89,7 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(dense, pruned, data, provider)  # reads all data, which may take a while
+        walk = _Walk(dense, pruned, data, provider, rows)  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
@@ -153,7 +153,8 @@ class _Gathered:
 class _Walk:
     """Both frontiers, and the moments of the layer they have come to."""
 
-    def __init__(self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider) -> None:
+    def __init__(self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider, rows: int) -> None:
+        self._rows = rows
         self._dense = Frontier(dense, data, provider)
         self._pruned = Frontier(pruned, data, provider)
         self._samples = data.count
@@ -190,7 +191,7 @@ class _Walk:
         rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
         positions = max(1, rows // self._first)
         sampled = positions * self._samples < layer.d_in
-        stride = _stride(positions * self._samples, positions, original.d_in)
+        stride = _stride(positions * self._samples, positions, self._rows * original.d_in)
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
         )
@@ -211,12 +212,12 @@ class _Walk:
         return value.const_value is not None or not ancestors([self._here[value.name or ""]]) & self._ahead
 
 
-def _stride(rows: int, positions: int, columns: int) -> int:
-    """How many rows to step over so that some `_ROWS` a column remain.
+def _stride(rows: int, positions: int, wanted: int) -> int:
+    """How many rows to step over so that at least the `wanted` remain, or all.
 
     Coprime to the positions of an image, so that every position of the image is seen.
     """
-    stride = max(1, int(rows / (_ROWS * columns)))
+    stride = max(1, rows // wanted)
     while gcd(stride, positions) > 1:
         stride -= 1
     return stride

@@ -10,13 +10,13 @@ from scipy.stats import binomtest
 from sweep.test_walk import net
 from tiny import samples
 
-from onnxprune import compress_to_goal, prepared
+from onnxprune import compress, compress_to_goal, prepared
 from onnxprune.data import open_data
 from onnxprune.data.parting import halves
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.evaluate import evaluate
 from onnxprune.goals import drop
-from onnxprune.model import load
+from onnxprune.model import load, parameters
 from onnxprune.options import resolve
 from onnxprune.prepared import Prepared
 from onnxprune.session import Session
@@ -56,7 +56,7 @@ def wide(tmp_path):
 
 @pytest.fixture
 def pruned(monkeypatch):
-    """Options of every candidate that was pruned."""
+    """Options of every candidate that was pruned in full."""
     made, original = [], Prepared.prune
 
     def noting(self, options):
@@ -122,8 +122,51 @@ def test_the_report_says_what_was_searched_and_what_came_out(saved, tmp_path, se
     assert chosen.value == goal.value and chosen.kept_ratio == report.kept_ratio
     assert chosen.bytes == report.bytes_after and chosen.macs == report.macs_after
     assert f"{held.count} of" in goal.measured and "held back" in goal.measured
-    enough = [trial.value for trial in goal.trials if trial.enough]
-    assert goal.value == (max(enough) if search == "units" else min(enough))
+    enough = [trial.value for trial in goal.trials if trial.enough and not trial.draft]
+    assert goal.value in enough and any(trial.draft for trial in goal.trials)
+
+
+@pytest.mark.parametrize("search", ["ratio", "macs"])
+def test_the_result_is_what_a_run_at_the_budget_found_gives(saved, search):
+    path, x, evaluation = saved("residual")
+    result = compress_to_goal(path, x, evaluation=evaluation, max_drop=0.1, search=search, provider="cpu")
+    plain = compress(path, x, provider="cpu", **{search: result.report.goal.value})
+    want = parameters(plain.model)
+    assert parameters(result.model).keys() == want.keys()
+    for name, tensor in parameters(result.model).items():
+        np.testing.assert_array_equal(tensor.numpy(), want[name].numpy())
+
+
+def test_most_candidates_are_drafts(saved, pruned):
+    path, x, evaluation = saved("residual")
+    given = {"evaluation": evaluation, "provider": "cpu"}
+    trials = compress_to_goal(path, x, max_drop=0.1, **given).report.goal.trials
+    assert len(pruned) == sum(not trial.draft for trial in trials) <= 4 < len(trials)
+    pruned.clear()
+    # where nothing is swept, a draft would save nothing, and nothing is pruned twice
+    trials = compress_to_goal(path, x, max_drop=0.1, recipe="magnitude", **given).report.goal.trials
+    assert not any(trial.draft for trial in trials) and len(pruned) == len(trials)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.3])
+def test_drafts_that_are_off_are_made_up_for(wide, monkeypatch, factor):
+    """Drafts that keep another share than they say: their answer is too large, or too small."""
+    path, x, evaluation = wide
+    given = {"recipe": "magnitude", "metric": fidelity, "provider": "cpu", "evaluation": evaluation}
+    allowed = 0.02 * evaluate(path, evaluation, metric=scale, provider="cpu").value
+    right = compress_to_goal(path, x, max_drop=allowed, **given).report.goal.value
+
+    def draft(self, options):
+        other = options.model_copy(update={"ratio": min(1.0, factor * options.ratio)})
+        return replace(self.prune(other), options=options, draft=True)
+
+    monkeypatch.setattr(Prepared, "draft", draft)
+    report = compress_to_goal(path, x, max_drop=allowed, **given).report
+    drafted = min(trial.value for trial in report.goal.trials if trial.draft and trial.enough)
+    assert drafted > right * STEP if factor < 1 else drafted < right / STEP
+    assert report.goal.reached <= allowed
+    # a smaller one is tried only where a draft was made, so that the last steps of the bisection show
+    assert report.goal.value < drafted if factor < 1 else right / STEP <= report.goal.value <= right * 1.4
 
 
 def test_statistics_are_gathered_once_and_nothing_else_is_seen_of_the_data(saved, monkeypatch):
