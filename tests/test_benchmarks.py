@@ -25,6 +25,7 @@ SCRIPTS = (
     "together",
     "speed",
     "other_tools",
+    "max_drop",
     "reproduce.mlprune",
 )
 
