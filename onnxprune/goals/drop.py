@@ -29,7 +29,8 @@ from onnxprune.report.schema import CurvePoint, GoalReport, MetricChange, Trial
 
 _TOLERANCE = 1.06  # between what is enough and what is not: seven drafts of ratios at most
 _BACK = 1.25  # at most so many times larger is the next candidate to be checked
-_CHECKS = 4
+_NEAR = 1.1  # at least so many times, for one that is known already
+_CHECKS = 6  # three times as large as the first, by then
 
 
 def within_drop(
@@ -183,8 +184,8 @@ def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
             if check.drop(measured) <= search.allowed + ROUNDING:
                 return _found(search, check, goal, kept, candidate, measured, refused)
             refused.append(f"{search.line.flag(kept)} loses {check.drop(measured):.4g}")
-        larger = [share for share in search.promising if share > kept]
-        kept = min([kept * _BACK, *larger])
+        known = [share for share in search.passing if _NEAR * kept <= share <= _BACK * kept]
+        kept = max(known, default=kept * _BACK)
         if kept >= 1:
             break
     raise BudgetError(
