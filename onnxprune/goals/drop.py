@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from onnxprune.data import Data
@@ -30,6 +31,7 @@ from onnxprune.report.schema import CurvePoint, GoalReport, MetricChange, Trial
 _TOLERANCE = 1.06  # between what is enough and what is not: seven drafts of ratios at most
 _BACK = 1.25  # at most so many times larger is the next candidate to be checked
 _NEAR = 1.1  # at least so many times, for one that is known already
+_MOST = 0.99  # more is not worth pruning
 _CHECKS = 6  # three times as large as the first, by then
 
 
@@ -121,8 +123,8 @@ class _Search:
             return
         kept, step = min(self.promising, default=max(self._drafts)), _TOLERANCE
         while not self.passes(kept):
-            kept, step = kept * step, step**2
-            if kept >= 1:
+            kept, step = _larger(kept, step), step**2
+            if kept > _MOST:
                 return
         while (smaller := self._likely(kept)) is not None and self.passes(smaller):
             kept = smaller
@@ -174,6 +176,11 @@ class _Search:
         self._held = {share: self._held[share] for share in self._held if share in (kept, *self.passing[:1])}
 
 
+def _larger(kept: float, times: float) -> float:
+    """So many times a share; no further than half of the way to all of it, in logarithms."""
+    return min(times * kept, sqrt(kept))
+
+
 def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
     """The smallest candidate that is enough on the half held back, too."""
     kept, refused = search.passing[0], list[str]()
@@ -185,9 +192,7 @@ def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
                 return _found(search, check, goal, kept, candidate, measured, refused)
             refused.append(f"{search.line.flag(kept)} loses {check.drop(measured):.4g}")
         known = [share for share in search.passing if _NEAR * kept <= share <= _BACK * kept]
-        kept = max(known, default=kept * _BACK)
-        if kept >= 1:
-            break
+        kept = max(known, default=_larger(kept, _BACK))
     raise BudgetError(
         f"--max-drop {search.allowed:g} holds on the samples searched on, but not on the "
         f"{check.data.count:,} held back: {', '.join(refused)}; give more evaluation data, or allow more"

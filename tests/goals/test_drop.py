@@ -217,6 +217,17 @@ def test_a_half_that_disagrees_makes_it_step_back(wide, held_harder, pruned):
         compress_to_goal(path, x, max_drop=allowed, **given)
 
 
+def test_near_the_dense_model_there_are_shares_to_step_back_to(wide, held_harder):
+    """A quarter more than 0.82 was more than everything, and that was the end of it."""
+    path, x, evaluation = wide
+    given = {"recipe": "magnitude", "metric": fidelity, "provider": "cpu", "evaluation": evaluation}
+    allowed = 1e-3 * evaluate(path, evaluation, metric=scale, provider="cpu").value
+    plain = compress_to_goal(path, x, max_drop=allowed, **given).report.goal.value
+    held_harder(np.float32(1.2))
+    stepped = compress_to_goal(path, x, max_drop=allowed, **given).report.goal
+    assert 0.8 < plain < stepped.value < 1 and stepped.reached <= allowed
+
+
 def test_what_cannot_be_promised_is_said(saved, tmp_path):
     path, x, evaluation = saved("mlp")
     few = {name: array[:40] for name, array in evaluation.items()}
