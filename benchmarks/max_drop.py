@@ -25,8 +25,8 @@ TABLE = Table(
     "here is calibrated on. Metrics against labels: top1, exact_match. The others are against the dense "
     "model, which then has 100: agreement (equal classes), map_overlap (intersection over union of the "
     "pixels called text), note_overlap (F-measure of active note frames), speech_agreement (1 − mean "
-    "distance of probabilities). Text is rendered; sound is synthetic. silero has gradients nowhere and is "
-    "pruned by `--recipe wanda`.",
+    "distance of probabilities). Text is rendered; sound is synthetic. silero has no gradients (If) and "
+    "takes `--saliency wanda --allocation uniform`, as its refusal says.",
     (
         Column("metric", "metric"),
         Column("before", "before, %", ".2f"),
@@ -50,7 +50,7 @@ _METRICS = {
     "silero_vad_16k_op15": "speech_agreement",
 }
 _UNLABELLED = ("ch_ppocr_mobile_v2.0_cls_infer",)  # its own answers are what pruning is to keep
-_RECIPES = {"silero_vad_16k_op15": ("--recipe", "wanda")}
+_RECIPES = {"silero_vad_16k_op15": ("--saliency", "wanda", "--allocation", "uniform")}
 _OWN = (
     "ch_PP-OCRv4_rec_infer",
     "ch_PP-OCRv4_det_infer",

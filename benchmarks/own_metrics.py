@@ -1,4 +1,4 @@
-"""Metrics of models that are no classifiers, each for `--metric benchmarks.own_metrics:NAME`; higher is better.
+"""Metrics for `--metric benchmarks.own_metrics:NAME`, of models that are no classifiers; higher is better.
 
 What has no labels is compared with the dense model, on the same inputs.
 """
