@@ -147,7 +147,7 @@ def _start(task: Task) -> Masks:
 
 def _running(task: Task, name: str) -> dict[str, Any]:
     given = {"provider": task.options.provider, "progress": task.progress, "name": name}
-    return {**given, "silent": task.silent, "rows": task.effort.rows}
+    return {**given, "silent": task.silent, "effort": task.effort}
 
 
 def _count_rounds(

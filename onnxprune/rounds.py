@@ -23,15 +23,20 @@ class Effort:
     """How thorough a sweep is.
 
     `rounds` are for the whole way from dense to pruned; steps share them. `rows` a column are what a gram is
-    made of where there are more: of 100 or all, nothing changed (ResNet-20: KL 0.452, 0.455).
+    made of where there are more: of 100 or all, nothing changed (ResNet-20: KL 0.452, 0.455). A ridge is
+    tried on so many `outputs` at most: one number is chosen for all. `exact`: the last fit is, whatever it
+    takes.
     """
 
     rounds: int = 32
     rows: int = 200
+    outputs: int = 1024
+    exact: bool = True
 
 
 FULL = Effort()
-DRAFT = Effort(rounds=8, rows=40)  # what a search needs to know a budget's price (figures: docs/design.md)
+# What a search needs to know the price of a budget (figures: docs/design.md).
+DRAFT = Effort(rounds=8, rows=40, outputs=128, exact=False)
 
 
 def geometric(start: int, count: int, rounds: int) -> list[Round]:

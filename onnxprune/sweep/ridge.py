@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, some_outputs
-from onnxprune.rounds import Round, thinned
+from onnxprune.rounds import FULL, Round, thinned
 from onnxprune.sweep.moments import Moments
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_OUTPUTS = 1024  # output units to try them on, at most: one number is chosen for all
 
 
 def plentiful(moments: Moments) -> bool:
@@ -35,6 +34,7 @@ def ridge(
     kept: Mask,
     rounds: Sequence[Round],
     has_bias: bool,
+    most: int = FULL.outputs,
 ) -> float:
     """The relative ridge with the least error on held-back rows; the smallest where rows are plenty.
 
@@ -48,12 +48,13 @@ def ridge(
         kept: mask of the same shape.
         rounds: how weights leave.
         has_bias: whether a bias follows.
+        most: output units to try them on.
     """
     fit, held = gathered
     if held is None or plentiful(fit):
         return RIDGE
     every = reference.shape[1]
-    outputs = some_outputs(every, _OUTPUTS)
+    outputs = some_outputs(every, most)
     fit, held = fit.of(outputs), held.of(outputs)
     reference, weights, kept = reference[:, outputs], weights[:, outputs], kept[:, outputs]
     training = fit.problem(has_bias)

@@ -31,7 +31,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
 from onnxprune.reading import ancestors
 from onnxprune.refit import Refit, choose
-from onnxprune.rounds import FULL, Round
+from onnxprune.rounds import FULL, Effort, Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
 from onnxprune.sweep.frontier import Frontier
@@ -61,7 +61,7 @@ def sweep(
     rounds: Mapping[str, Sequence[Round]],
     *,
     silent: Mapping[str, Mask] | None = None,
-    rows: int = FULL.rows,
+    effort: Effort = FULL,
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
@@ -75,7 +75,7 @@ def sweep(
         kept: masks [groups, d_out, d_in] by layer; a layer without one is neither pruned nor refitted.
         rounds: how weights leave, by layer (see `refit`); none leave where not given.
         silent: rows without weights that are to give zero, not their mean: bool [groups, d_out] by layer.
-        rows: a column, that a gram is made of where there are more.
+        effort: how thorough to be.
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
@@ -89,7 +89,7 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(dense, pruned, data, provider, rows)  # reads all data, which may take a while
+        walk = _Walk(dense, pruned, data, provider, effort)  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
@@ -107,7 +107,8 @@ def _refit(
     reference, _ = original.read()
     weights, bias = layer.read()
     has_bias = bias is not None
-    strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias)
+    outputs = walk.effort.outputs
+    strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias, outputs)
     refit = Refit(gathered.total().problem(has_bias), reference, strength)
     if rounds:
         kept, weights = choose(refit, weights, kept, rounds)
@@ -115,7 +116,8 @@ def _refit(
         weights = refit.near(weights, kept)
         relaxed = gathered.relaxed(weights, refit.problem.bias(weights))
         refit = refit.aimed_at(relaxed.problem(has_bias))
-    weights = refit.exact(np.where(kept, weights, 0.0), kept)
+    last = refit.exact if walk.effort.exact else refit.near
+    weights = last(np.where(kept, weights, 0.0), kept)
     bias = refit.problem.bias(weights)
     if silent is not None:
         bias[silent] = 0.0
@@ -153,8 +155,10 @@ class _Gathered:
 class _Walk:
     """Both frontiers, and the moments of the layer they have come to."""
 
-    def __init__(self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider, rows: int) -> None:
-        self._rows = rows
+    def __init__(
+        self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider, effort: Effort
+    ) -> None:
+        self.effort = effort
         self._dense = Frontier(dense, data, provider)
         self._pruned = Frontier(pruned, data, provider)
         self._samples = data.count
@@ -191,7 +195,7 @@ class _Walk:
         rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
         positions = max(1, rows // self._first)
         sampled = positions * self._samples < layer.d_in
-        stride = _stride(positions * self._samples, positions, self._rows * original.d_in)
+        stride = _stride(positions * self._samples, positions, self.effort.rows * original.d_in)
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
         )
