@@ -2,10 +2,10 @@
 
 The evaluation data is halved. On one half the search bisects the logarithm of what is kept, with a drop taken
 to grow as less is kept. It bisects over drafts, pruned with a fraction of the effort; where they point to is
-pruned in full, and so are the shares beside it, until one is enough. That one is what `--ratio` gives, and
-is checked on the other half. Being the smallest of several, it looks better on the first half than it is;
-where it loses more than allowed on the second, the next larger one is checked, a few times, and then it is an
-error. What is promised is the estimate on the second half; its interval is reported.
+pruned in full, and so are larger shares until one is enough. That one is what `--ratio` gives, and is
+checked on the other half. Being the smallest of several, it looks better on the first half than it is; where
+it loses more than allowed on the second, larger ones are checked, a few times, each as a draft first, and
+then it is an error. What is promised is the estimate on the second half; its interval is reported.
 """
 
 from __future__ import annotations
@@ -99,12 +99,6 @@ class _Search:
         """Shares that are enough, pruned in full, ascending."""
         return sorted(kept for kept, tried in self._whole.items() if tried.passes)
 
-    @property
-    def promising(self) -> list[float]:
-        """The same, and those of which a draft says so."""
-        drafts = {kept for kept, tried in self._drafts.items() if tried.passes} - self._whole.keys()
-        return sorted({*self.passing, *drafts})
-
     def promises(self, kept: float) -> bool:
         """Whether the draft of a share is enough on the half to search on; one that is impossible is not."""
         return self._passes(kept, self._drafts, self.prepared.draft)
@@ -114,20 +108,21 @@ class _Search:
         return self._passes(kept, self._whole, self.prepared.prune)
 
     def settle(self) -> None:
-        """From where drafts point to, find a share that is enough in full: a larger one, or a smaller one.
-
-        A larger one in growing steps, where the first is not enough. Where it is, a smaller one has to be
-        likely: its draft loses no more than is allowed and what the draft of the first lost too much.
-        """
+        """From where drafts point to, go to larger shares in growing steps until one is enough in full."""
         if not self._drafts:
             return
-        kept, step = min(self.promising, default=max(self._drafts)), _TOLERANCE
+        promising = [kept for kept, tried in self._drafts.items() if tried.passes]
+        kept, step = min(promising, default=max(self._drafts)), _TOLERANCE
         while not self.passes(kept):
             kept, step = _larger(kept, step), step**2
             if kept > _MOST:
                 return
-        while (smaller := self._likely(kept)) is not None and self.passes(smaller):
-            kept = smaller
+
+    def draft(self, kept: float) -> Candidate:
+        """The draft of a share that is not known in full."""
+        candidate = self.prepared.draft(self.line.at(kept))
+        self._note(kept, candidate)
+        return candidate
 
     def candidate(self, kept: float) -> Candidate:
         """The candidate of a share, pruned again where it was let go."""
@@ -144,13 +139,6 @@ class _Search:
             f"loses {self._whole[kept].drop:.4g} of {self.gauge.dense.metrics.primary}; allow more, or give "
             "more calibration data"
         )
-
-    def _likely(self, kept: float) -> float | None:
-        smaller = max((share for share in self._drafts if share < kept), default=None)
-        if smaller is None or kept not in self._drafts or smaller in self._whole:
-            return None
-        too_much = self._drafts[kept].drop - self._whole[kept].drop
-        return smaller if self._drafts[smaller].drop - too_much <= self.allowed + ROUNDING else None
 
     def _passes(self, kept: float, known: dict[float, _Tried], prune: Callable[[Options], Candidate]) -> bool:
         if kept not in known:
@@ -184,13 +172,23 @@ def _larger(kept: float, times: float) -> float:
 def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
     """The smallest candidate that is enough on the half held back, too."""
     kept, refused = search.passing[0], list[str]()
+
+    def holds(candidate: Candidate, measured: Measured) -> bool:
+        drop, what = check.drop(measured), ", a draft," if candidate.draft else ""
+        if drop > search.allowed + ROUNDING:
+            refused.append(f"{search.line.flag(kept)}{what} loses {drop:.4g}")
+        return drop <= search.allowed + ROUNDING
+
     for _ in range(_CHECKS):
-        if search.passes(kept):
+        likely = True
+        if kept not in search.passing:
+            draft = search.draft(kept)
+            likely = holds(draft, check.of(draft.model))
+        if likely and search.passes(kept):
             candidate = search.candidate(kept)
             measured = check.of(candidate.model)
-            if check.drop(measured) <= search.allowed + ROUNDING:
+            if holds(candidate, measured):
                 return _found(search, check, goal, kept, candidate, measured, refused)
-            refused.append(f"{search.line.flag(kept)} loses {check.drop(measured):.4g}")
         known = [share for share in search.passing if _NEAR * kept <= share <= _BACK * kept]
         kept = max(known, default=_larger(kept, _BACK))
     raise BudgetError(

@@ -149,7 +149,7 @@ def test_most_candidates_are_drafts(saved, pruned):
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.3])
-def test_drafts_that_are_off_are_made_up_for(wide, monkeypatch, factor):
+def test_drafts_that_are_off_break_no_promise(wide, monkeypatch, factor):
     """Drafts that keep another share than they say: their answer is too large, or too small."""
     path, x, evaluation = wide
     given = {"recipe": "magnitude", "metric": fidelity, "provider": "cpu", "evaluation": evaluation}
@@ -161,12 +161,12 @@ def test_drafts_that_are_off_are_made_up_for(wide, monkeypatch, factor):
         return replace(self.prune(other), options=options, draft=True)
 
     monkeypatch.setattr(Prepared, "draft", draft)
-    report = compress_to_goal(path, x, max_drop=allowed, **given).report
-    drafted = min(trial.value for trial in report.goal.trials if trial.draft and trial.enough)
+    goal = compress_to_goal(path, x, max_drop=allowed, **given).report.goal
+    drafted = min(trial.value for trial in goal.trials if trial.draft and trial.enough)
     assert drafted > right * STEP if factor < 1 else drafted < right / STEP
-    assert report.goal.reached <= allowed
-    # a smaller one is tried only where a draft was made, so that the last steps of the bisection show
-    assert report.goal.value < drafted if factor < 1 else right / STEP <= report.goal.value <= right * 1.4
+    assert goal.reached <= allowed
+    # steps up from too small a share are of 6, 12 and 26 %
+    assert goal.value == drafted if factor < 1 else right / STEP <= goal.value <= right * 1.4
 
 
 def test_statistics_are_gathered_once_and_nothing_else_is_seen_of_the_data(saved, monkeypatch):
