@@ -34,8 +34,8 @@ TABLE = Table(
     "The steps of a recipe are done in turn. `kept` is what `weights` leaves of all parameters; `units` "
     "leaves half of the MACs. Zeros: their share in constant tensors of two axes or more of the last file. "
     "`int8`: onnxruntime's static quantisation, QDQ, weights by channels, calibrated on the images that we "
-    "calibrate on, after `preprocess`. `fp16`: `weights` with what is kept packed as float16. Nothing is trained; top-1 of 509 lossless CIFAR-10 test images, all "
-    "of the MNIST test set, or 250 sample photos.",
+    "calibrate on, after `preprocess`. `fp16`: `weights`, with what is kept packed as float16. Nothing is "
+    "trained; top-1 of 509 lossless CIFAR-10 test images, all of the MNIST test set, or 250 sample photos.",
     (
         Column("metric", "top-1, %", ".2f"),
         Column("bytes", "bytes", ",d"),
