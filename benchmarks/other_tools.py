@@ -77,8 +77,9 @@ CASES = [
         for recipe in _INT8
     ),
     *(  # the smallest file that loses at most a point
-        Case("resnet20_cifar10", ratio, recipe)
-        for ratio in (0.2, 0.175, 0.15)
+        Case(net, ratio, recipe)
+        for net, ratios in (("resnet20_cifar10", (0.2, 0.175, 0.15)), ("mobilenetv2_100_224", (0.85,)))
+        for ratio in ratios
         for recipe in ("weights", "weights, unpack, int8", "fp16")
     ),
 ]
