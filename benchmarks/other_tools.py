@@ -78,9 +78,10 @@ CASES = [
     ),
     *(  # the smallest file that loses at most a point
         Case(net, ratio, recipe)
-        for net, ratios in (("resnet20_cifar10", (0.2, 0.175, 0.15)), ("mobilenetv2_100_224", (0.85,)))
+        for net, ratios in (("resnet20_cifar10", (0.25, 0.2, 0.175)), ("mobilenetv2_100_224", (0.85,)))
         for ratio in ratios
         for recipe in ("weights", "weights, unpack, int8", "fp16")
+        if ratio != 0.25 or recipe == "fp16"
     ),
 ]
 
