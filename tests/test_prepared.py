@@ -23,7 +23,7 @@ def saved(tmp_path):
 @pytest.fixture
 def calls(monkeypatch):
     """How often statistics were gathered and units ranked."""
-    counted = {"collect": [], "rank": []}
+    counted = {"gather": [], "rank": []}
 
     def count(module, name):
         original = getattr(module, name)
@@ -34,7 +34,7 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(prepared, name, counting)
 
-    count(prepared, "collect")
+    count(prepared, "gather")
     count(cut, "rank")
     return counted
 
@@ -60,7 +60,7 @@ def test_every_budget_gives_what_a_run_of_its_own_gives(saved, calls, recipe, ax
     methods = [resolve(recipe, **{axis: value}, provider="cpu") for value in values]
     several = Prepared(path, x, methods)
     made = [several.prune(method).model for method in methods]
-    assert len(calls["collect"]) == 1 and len(calls["rank"]) == (axis != "ratio")
+    assert len(calls["gather"]) == 1 and len(calls["rank"]) == (axis != "ratio")
     for value, model in zip(values, made, strict=True):
         same(model, compress(path, x, recipe=recipe, **{axis: value}, provider="cpu").model)
 
@@ -71,7 +71,7 @@ def test_statistics_hold_what_any_of_the_methods_needs(saved, calls):
     several = Prepared(path, x, methods)
     for method in methods:
         several.prune(method)
-    (gathered,) = calls["collect"]
+    (gathered,) = calls["gather"]
     assert gathered[3].gradients  # which wanda alone, the first to ask, would not have wanted
 
 
@@ -81,7 +81,7 @@ def test_another_average_is_another_set(saved, calls):
     several = Prepared(path, x, methods)
     for method in (*methods, *methods):
         several.prune(method)
-    assert [given[3].average for given in calls["collect"]] == ["exponential", "mean"]
+    assert [given[3].average for given in calls["gather"]] == ["exponential", "mean"]
 
 
 @pytest.mark.parametrize("budget", [{"ratio": 0.3}, {"macs": 0.5}, {"macs": 0.7, "ratio": 0.3}])

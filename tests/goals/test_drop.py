@@ -171,8 +171,8 @@ def test_drafts_that_are_off_break_no_promise(wide, monkeypatch, factor):
 
 def test_statistics_are_gathered_once_and_nothing_else_is_seen_of_the_data(saved, monkeypatch):
     path, x, evaluation = saved("residual")
-    calls, original = [], prepared.collect
-    monkeypatch.setattr(prepared, "collect", lambda *given: calls.append(given) or original(*given))
+    calls, original = [], prepared.gather
+    monkeypatch.setattr(prepared, "gather", lambda *given: calls.append(given) or original(*given))
     compress_to_goal(path, x, evaluation=evaluation, max_drop=0.2, provider="cpu")
     assert len(calls) == 1
 
