@@ -3,9 +3,9 @@
     python -m benchmarks.other_tools --only resnet20_cifar10
 
 A recipe is a chain of steps, each from file to file: `onnxsim`, `onnxslim` and `preprocess` (onnxruntime's,
-for quantisation) simplify; `weights` and `units` are ours, `unpack` too; `int8` is onnxruntime's static
-quantisation. Wants onnxsim and onnxslim installed; a step that fails is a row with its error. What two chains
-of one run begin with alike is done once.
+for quantisation) simplify; `weights`, `units` and `2:4` are ours, `unpack` and `pack` too; `int8` is
+onnxruntime's static quantisation. Wants onnxsim and onnxslim installed; a step that fails is a
+row with its error. What two chains of one run begin with alike is done once.
 """
 
 from __future__ import annotations
@@ -136,15 +136,44 @@ class Workshop:
         """Our packed weights made dense."""
         onnxprune.unpack(source, target)
 
+    def pack(self, source: Path, target: Path) -> None:
+        """Weights with zeros packed, int8 ones too."""
+        onnxprune.pack(source, target)
+
     @property
     def steps(self) -> dict[str, Callable[[Path, Path], None]]:
         """By name."""
-        own = {name: getattr(self, name) for name in (*_SIMPLIFIERS, "int8", "unpack")}
+        own = {name: getattr(self, name) for name in (*_SIMPLIFIERS, "int8", "unpack", "pack")}
         return own | {
             "weights": partial(self.ours, ratio=self.ratio),
             "fp16": partial(self.ours, ratio=self.ratio, pack="fp16"),
             "units": partial(self.ours, macs=0.5),
+            "2:4": partial(self.ours, pattern="2:4"),
         }
+
+    def made(self, case: Case, source: Path) -> Path:
+        """The last file of a case's chain, which begins with `source`.
+
+        Raises:
+            StepError: a step failed, for whatever reason another tool has.
+        """
+        names = () if case.recipe == "dense" else tuple(case.recipe.split(", "))
+        for place, name in enumerate(names):
+            target, key = self.folder / f"{place}.onnx", (case.model, case.ratio, names[: place + 1])
+            try:
+                if key not in _MADE:
+                    self.steps[name](source, target)
+                    _MADE[key] = target.read_bytes()
+            except Exception as error:
+                words = " ".join(str(error).split())[:160]
+                raise StepError(f"{name}: {type(error).__name__}: {words}") from error
+            target.write_bytes(_MADE[key])
+            source = target
+        return source
+
+
+class StepError(Exception):
+    """What another tool raised, which is its row."""
 
 
 class _Reader:
@@ -162,18 +191,10 @@ def measure(case: Case, options: argparse.Namespace) -> Row:
     subject = SUBJECTS[case.model]
     split = subject.split(options.seed)
     with TemporaryDirectory() as scratch:
-        shop, file = Workshop(Path(scratch), split, case.ratio), subject.path
-        names = () if case.recipe == "dense" else tuple(case.recipe.split(", "))
-        for place, name in enumerate(names):
-            target, key = Path(scratch) / f"{place}.onnx", (case.model, case.ratio, names[: place + 1])
-            try:
-                if key not in _MADE:
-                    shop.steps[name](file, target)
-                    _MADE[key] = target.read_bytes()
-            except Exception as error:  # whatever another tool raises is its row
-                return {"error": f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:160]}"}
-            target.write_bytes(_MADE[key])
-            file = target
+        try:
+            file = Workshop(Path(scratch), split, case.ratio).made(case, subject.path)
+        except StepError as error:
+            return {"error": str(error)}
         model, data = onnx.load(file), split.evaluation
         return {
             "metric": 100

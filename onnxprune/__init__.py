@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from onnxprune import cluster as cluster
     from onnxprune import finetune as finetune
     from onnxprune.curve import accuracy_curve as accuracy_curve
+    from onnxprune.data import CalibrationReader as CalibrationReader
     from onnxprune.data import Images as Images
     from onnxprune.goals import compress_to_goal as compress_to_goal
     from onnxprune.model import load as load
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     from onnxprune.pipeline import calibrate as calibrate
     from onnxprune.pipeline import compress as compress
     from onnxprune.staged import compress_in_stages as compress_in_stages
+    from onnxprune.unpacking import pack as pack
     from onnxprune.unpacking import unpack as unpack
 
 _HOMES = {
+    "CalibrationReader": "data",
     "Images": "data",
     "compress": "pipeline",
     "calibrate": "pipeline",
@@ -54,10 +57,12 @@ _HOMES = {
     "accuracy_curve": "curve",
     "Result": "pipeline",
     "load": "model",
+    "pack": "unpacking",
     "unpack": "unpacking",
 }
 
 __all__ = [
+    "CalibrationReader",
     "Images",
     "Result",
     "accuracy_curve",
@@ -68,6 +73,7 @@ __all__ = [
     "compress_to_goal",
     "finetune",
     "load",
+    "pack",
     "unpack",
 ]
 

@@ -132,7 +132,8 @@ def _measured(
 ) -> Measured:
     own = own_metric(metric)
     other = _session(reference, provider) if reference is not None else None
-    problem = _label_problem(data, try_batch(session, data))
+    first = try_batch(session, data)
+    problem = _label_problem(data, first)
     if problem and other is None and own is None:
         raise DataError(f"{data.description}: {problem}; compare with a reference model instead")
     figures, record = _Figures(), Record()
@@ -151,12 +152,13 @@ def _measured(
         values[own.name] = own.value(record)
     primary = own.name if own is not None else next(name for name in _PRIMARY if name in values)
     unused = (f"labels not used: {problem}",) if problem and data.labelled and own is None else ()
+    doubts = () if problem else _class_doubts(data, first)
     metrics = Metrics(
         count=data.count,
         values=values,
         primary=primary,
         data=data.description,
-        notes=(*data.notes, *unused),
+        notes=(*data.notes, *unused, *doubts),
     )
     return Measured(metrics, None if own is not None else figures.hits(primary, data.count))
 
@@ -283,6 +285,17 @@ def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
         found = ", ".join(f"'{name}' {list(y.shape)}" for name, y in outputs.items())
         return f"class labels need an output [batch, classes], the model has {found}"
     return None
+
+
+def _class_doubts(data: Data, outputs: Mapping[str, Array]) -> tuple[str, ...]:
+    """That names were numbered, but not as many as the model has classes."""
+    classes = next(y for y in _floats(outputs).values() if _is_classes(y)).shape[1]
+    if data.classes is None or data.classes == classes:
+        return ()
+    return (
+        f"{data.description}: the labels are names of {data.classes:,} classes, the model has {classes:,}; "
+        "where one is missing, all after it have the wrong number: give the numbers in a labels.csv",
+    )
 
 
 def _outputs(session: Session, batch: Batch) -> dict[str, Array]:

@@ -29,6 +29,8 @@ _PROTOBUF_LIMIT = 2**31 - 1  # bytes of one serialised message
 _CHUNK = 2**20
 _LFS_POINTER = b"version https://git-lfs"  # what a checkout without `lfs: true` has in a model's place
 _UNNAMED = "the model given"
+_TWICE = "single static assignment"  # torch lets a name of an output be one of a node's
+_EXPORT = "export it again, or upgrade onnx"
 
 
 @dataclass
@@ -208,7 +210,8 @@ def _check(proto: onnx.ModelProto, path: Path | None) -> None:
         onnx.checker.check_model(str(path) if by_path else proto)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"is not a valid ONNX model: {reason}; export it again, or upgrade onnx") from error
+        remedy = "export it again, with another name for it" if _TWICE in reason else _EXPORT
+        raise ModelError(f"is not a valid ONNX model: {reason}; {remedy}") from error
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -216,10 +216,11 @@ class Prepared:
                     cut.approximate
                 ):  # removing is not silencing then: the graph without the units is the truth
                     before_removal = pruned.model.clone()
-            dead = remove_dead_units(pruned.model)
+            # A pattern goes by where channels stand: without a dead one, all after it would move up.
+            dead = () if options.pattern is not None else remove_dead_units(pruned.model).kept
             cleanup(pruned.model)
         skipped = [*self.layers.skipped, *left_out, *(cut.skipped if cut is not None else ())]
-        skipped += [Skipped(note.name, note.reason) for note in dead.kept]
+        skipped += [Skipped(note.name, note.reason) for note in dead]
         made = (options, pruned.model, before_removal, pruned, cut, statistics, tuple(skipped))
         return Candidate(*made, draft=effort is DRAFT)
 

@@ -171,4 +171,6 @@ def _count_rounds(
 
 def _pattern_rounds(task: Task) -> dict[str, list[Round]]:
     kept, of = (int(part) for part in (task.options.pattern or "").split(":"))
-    return {layer.name: patterned(kept, of, layer.kernel) for layer in task.budget.layers}
+    return {
+        layer.name: patterned(kept, of, layer.kernel, task.staying(layer)) for layer in task.budget.layers
+    }

@@ -47,7 +47,11 @@ def _ranked(task: Task, scores: dict[str, Array], step: int) -> Masks:
     if task.options.pattern is not None:
         least, of = (int(part) for part in task.options.pattern.split(":"))
         return {
-            layer.name: n_of_m(scores[layer.name], task.off_units(layer), least, of, layer.kernel)
+            layer.name: n_of_m(
+                *(scores[layer.name], task.off_units(layer), least, of),
+                kernel=layer.kernel,
+                staying=task.staying(layer),
+            )
             for layer in task.budget.layers
         }
     goal = task.budget.at(step / task.options.steps)

@@ -55,14 +55,13 @@ def thinned(rounds: Sequence[Round], share: float) -> list[Round]:
     ]
 
 
-def patterned(kept: int, of: int, kernel: int) -> list[Round]:
+def patterned(kept: int, of: int, kernel: int, staying: Mask) -> list[Round]:
     """Rounds that end with `kept` weights of every `of` consecutive channels, one weight less a round."""
-    return [
-        partial(n_of_m, kept=remaining, of=of, kernel=kernel) for remaining in range(of - 1, kept - 1, -1)
-    ]
+    leave = partial(n_of_m, of=of, kernel=kernel, staying=staying)
+    return [partial(leave, kept=remaining) for remaining in range(of - 1, kept - 1, -1)]
 
 
-def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mask:
+def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int, staying: Mask) -> Mask:
     """N:M sparsity along the input channels, at every kernel position; channels beyond the last whole M stay.
 
     Args:
@@ -71,18 +70,21 @@ def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int) -> Mas
         kept: N.
         of: M.
         kernel: kernel positions a channel.
+        staying: bool [groups, channels], False for the units that go: groups of M are those of the channels
+            that will be neighbours without them.
 
     Returns:
         bool [groups, d_out, channels · kernel], False wherever not allowed.
     """
     groups, d_out, d_in = scores.shape
-    channels = d_in // kernel
-    whole = channels // of * of
-    shaped = np.where(allowed, scores, -1.0).reshape(groups, d_out, channels, kernel)
-    blocks = shaped[:, :, :whole].reshape(groups, d_out, whole // of, of, kernel)
-    ranks = np.argsort(np.argsort(-blocks, axis=3, kind="stable"), axis=3, kind="stable")
+    shaped = np.where(allowed, scores, -1.0).reshape(groups, d_out, d_in // kernel, kernel)
     mask = np.ones(shaped.shape, dtype=bool)
-    mask[:, :, :whole] = (ranks < kept).reshape(groups, d_out, whole, kernel)
+    for group in range(groups if d_in // kernel >= of else 0):
+        channels = np.flatnonzero(staying[group])
+        channels = channels[: len(channels) // of * of]
+        blocks = shaped[group][:, channels].reshape(d_out, len(channels) // of, of, kernel)
+        ranks = np.argsort(np.argsort(-blocks, axis=2, kind="stable"), axis=2, kind="stable")
+        mask[group][:, channels] = (ranks < kept).reshape(d_out, len(channels), kernel)
     return mask.reshape(scores.shape) & allowed
 
 

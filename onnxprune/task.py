@@ -54,6 +54,11 @@ class Task:
         everything = np.ones((layer.groups, layer.d_out, layer.d_in), dtype=bool)
         return self.allowed.get(layer.name, everything)
 
+    def staying(self, layer: Layer) -> Mask:
+        """The channels that a layer reads and that are no units that go, bool [groups, channels]."""
+        shape = (layer.groups, layer.d_out, layer.d_in // layer.kernel, layer.kernel)
+        return np.asarray(self.off_units(layer).reshape(shape).any(axis=(1, 3)))
+
     def may_stay(self, layer: Layer) -> Mask:
         """Those of them, of a layer of the dense model, that are not zero."""
         mask: Mask = self.off_units(layer) & (layer.read()[0] != 0)

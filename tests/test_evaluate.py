@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from onnxprune.data import open_data
+from onnxprune.data import Images, open_data
 from onnxprune.errors import DataError, ModelError
 from onnxprune.evaluate import evaluate, log_probabilities
 
@@ -110,6 +110,18 @@ def test_labels_need_an_output_of_classes() -> None:
 def test_unusable_labels_beside_a_reference_are_noted() -> None:
     metrics = evaluate(head(), feeds(labels=np.full(70, "cat")), reference=head())
     assert metrics.primary == "agreement" and "labels not used: its labels are <U3" in metrics.notes[0]
+
+
+def test_a_class_without_images_used_to_shift_the_others_silently(tmp_path: Path) -> None:
+    """A user's folder had nine of ten classes: 3 % right, and not a word why."""
+    image = pytest.importorskip("PIL.Image")
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / name).mkdir()
+        image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / name / "a.png")
+    for side, classes, said in ((1, 3, False), (2, 12, True)):
+        net = model("y = Flatten(x)", f"float[n,{classes}] y", inputs=f"float[n,3,{side},{side}] x")
+        notes = evaluate(net, Images(tmp_path, "unit")).notes
+        assert any(f"names of 3 classes, the model has {classes}" in note for note in notes) == said
 
 
 # -- against a reference

@@ -2,6 +2,7 @@
 
 import json
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,7 +18,10 @@ from onnxprune.pipeline import calibrate, compress
 from onnxprune.plan import Plan
 from onnxprune.report.schema import CompressionReport
 from onnxprune.session import Session
+from onnxprune.unpacking import unpack
 
+ROOT = Path(__file__).resolve().parent.parent
+LENET_5, CALIBRATION = ROOT / "models/lenet_5.onnx", ROOT / "calibration/lenet_5.npz"
 FAST = {"steps": 1, "provider": "cpu"}
 
 
@@ -150,6 +154,29 @@ def test_a_pattern_is_in_the_result(saved):
     for name, mask in result.plan.kept.items():
         whole = mask.shape[2] // 2 * 2
         assert (mask[:, :, :whole].reshape(mask.shape[1], -1, 2).sum(2) == 1).all(), name
+
+
+@pytest.mark.parametrize("given", [{}, {"macs": 0.5}, {"units": 0.3, "surgeon": "sweep"}], ids=str)
+def test_units_that_went_moved_the_groups_of_a_pattern(tmp_path, given):
+    """Without a dead unit, or one that was cut, all after it stood one place further up: no 2:4 was left."""
+    compress(
+        *(LENET_5, CALIBRATION),
+        **{
+            "pattern": "2:4",
+            "recipe": "magnitude",
+            "samples": 64,
+            "output": tmp_path / "small.onnx",
+            **given,
+        },
+    )
+    unpack(tmp_path / "small.onnx", tmp_path / "plain.onnx")
+    tensors = onnx.load(tmp_path / "plain.onnx").graph.initializer
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in tensors if len(tensor.dims) > 1]
+    assert len(weights) == 4
+    for weight in weights:
+        by_channel = np.moveaxis(weight.reshape(*weight.shape[:2], -1), 1, 2)
+        whole = by_channel[..., : weight.shape[1] // 4 * 4]
+        assert (np.count_nonzero(whole.reshape(-1, 4), axis=1) <= 2).all(), weight.shape
 
 
 def test_excluded_layers_are_reported_and_whole(saved):

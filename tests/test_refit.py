@@ -151,7 +151,7 @@ def test_thinned_rounds_keep_the_share_of_weights_and_the_pattern():
         kept = leave(scores, kept)
         few = half(scores[:, :4], np.ones((1, 4, 16), bool))
         assert few.sum() == round(0.5 * kept.sum())
-    (pattern,) = thinned(patterned(3, 4, 1), 0.5)
+    (pattern,) = thinned(patterned(3, 4, 1, np.ones((1, 16), bool)), 0.5)
     assert (pattern(scores[:, :4], np.ones((1, 4, 16), bool)).reshape(4, 4, 4).sum(2) == 3).all()
 
 
@@ -200,7 +200,7 @@ def test_geometric_rounds_keep_the_same_share_each():
 def test_patterns_keep_n_of_every_m_channels_at_each_kernel_position(seed, channels, kernel, of, data):
     kept = data.draw(st.integers(1, of - 1))
     scores = np.random.default_rng(seed).integers(0, 4, (2, 3, channels * kernel)).astype(float)  # with ties
-    mask = n_of_m(scores, np.ones(scores.shape, bool), kept, of, kernel)
+    mask = n_of_m(scores, np.ones(scores.shape, bool), kept, of, kernel, np.ones((2, channels), bool))
     shaped, values = (array.reshape(2, 3, channels, kernel) for array in (mask, scores))
     whole = channels // of * of
     assert shaped[:, :, whole:].all()
@@ -215,17 +215,29 @@ def test_patterns_keep_n_of_every_m_channels_at_each_kernel_position(seed, chann
 def test_a_pattern_takes_nothing_back():
     rng = np.random.default_rng(0)
     scores, allowed = rng.random((1, 2, 8)), rng.random((1, 2, 8)) < 0.4
-    mask = n_of_m(scores, allowed, 2, 4, 1)
+    mask = n_of_m(scores, allowed, 2, 4, 1, np.ones((1, 8), bool))
     assert not (mask & ~allowed).any()
     wanted = np.minimum(allowed.reshape(1, 2, 2, 4).sum(3), 2)
     np.testing.assert_array_equal(mask.reshape(1, 2, 2, 4).sum(3), wanted)
+
+
+def test_channels_that_go_are_in_no_group_of_a_pattern():
+    rng = np.random.default_rng(0)
+    scores, staying = rng.random((2, 3, 24)), np.ones((2, 12), bool)
+    staying[0, [1, 5]] = staying[1, [0, 11]] = False
+    allowed = np.repeat(staying[:, None], 2, axis=2).reshape(2, 1, 24) & np.ones(scores.shape, bool)
+    mask = n_of_m(scores, allowed, 2, 4, 2, staying).reshape(2, 3, 12, 2)
+    for group in range(2):
+        left = mask[group][:, staying[group]]
+        assert (left[:, :8].reshape(3, 2, 4, 2).sum(2) == 2).all() and left[:, 8:].all()
+        assert not mask[group][:, ~staying[group]].any()
 
 
 def test_patterned_rounds_end_with_the_pattern():
     kept = np.ones((1, 3, 24), bool)
     scores = np.random.default_rng(0).random(kept.shape)
     sizes = []
-    for leave in patterned(2, 4, 3):
+    for leave in patterned(2, 4, 3, np.ones((1, 8), bool)):
         kept = leave(scores, kept)
         sizes.append(int(kept.sum()))
     assert sizes == [54, 36]

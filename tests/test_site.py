@@ -20,7 +20,7 @@ import yaml
 from onnxprune.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = {"index.md"}  # README.md, by docs/mkdocs_hooks.py
 BUILT_BY = ("mkdocs", "material", "mkdocstrings", "l2m4m")  # the extra `docs`
 #: Options that pages name and that are other programs'.
@@ -61,8 +61,9 @@ def check(command: str, arguments: list[str]) -> None:
 def test_every_page_is_in_the_navigation_and_there() -> None:
     # The file names its hook and nothing of Python, so the safe loader will do.
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
-    named = re.findall(r"[\w-]+\.md", json.dumps(site["nav"]))
-    assert sorted(named) == sorted({page.name for page in PAGES[1:]} | GENERATED)
+    named = re.findall(r"[\w/-]+\.md", json.dumps(site["nav"]))
+    there = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]}
+    assert sorted(named) == sorted(there | GENERATED)
     assert all((ROOT / hook).is_file() for hook in site["hooks"])
 
 
@@ -169,7 +170,8 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = {path.parent.name: path.read_text("utf-8") for path in tmp_path.glob("*/index.html")}
+    pages = {path.parent.name: path.read_text("utf-8") for path in tmp_path.rglob("*/index.html")}
+    assert "quantize_static" in pages["classifier"] and "BaseHTTPRequestHandler" in pages["classifier"]
     assert "<math" in pages["how-it-works"] and "--max-drop" in pages["cli"]
     assert "compress_to_goal" in pages["api"]
     assert (tmp_path / "images/accuracy.svg").is_file() and (

@@ -48,7 +48,8 @@ class Data:
     """Batches of samples, as often as wanted, always the same ones in the same order.
 
     `description` is for people (it begins with "data-free" where nothing is real), `notes` say what was left
-    out and `synthetic` that the samples are noise.
+    out, `synthetic` that the samples are noise, and `classes` how many names the labels are numbers of, if
+    they are.
     """
 
     inputs: tuple[Input, ...]
@@ -57,6 +58,7 @@ class Data:
     parts: tuple[Part, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
     synthetic: bool = False
+    classes: int | None = None
 
     @property
     def count(self) -> int:

@@ -52,7 +52,8 @@ def read_folder(folder: Path, wants: Sequence[Input]) -> Rows | list[Path]:
         return Rows(str(folder), {wants[0].name: images})
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[parts[0]] for parts in inside])
-    return Rows(str(folder), {wants[0].name: images}, labels, f" by its sub-folders ({numbered(classes)})")
+    words = f" by its sub-folders ({numbered(classes)})"
+    return Rows(str(folder), {wants[0].name: images}, labels, words, classes=len(classes))
 
 
 def _walk(folder: Path) -> Iterator[Path]:

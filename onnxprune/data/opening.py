@@ -73,7 +73,8 @@ def open_data(
     if fixed:
         parts = _whole_batches(parts, fixed, where, notes)
     description = _described(found, parts, total, samples, seed)
-    return Data(tuple(wants), fixed or batch_size, description, tuple(parts), tuple(dict.fromkeys(notes)))
+    remarks = tuple(dict.fromkeys(notes))
+    return Data(tuple(wants), fixed or batch_size, description, tuple(parts), remarks, classes=found.classes)
 
 
 def _described(

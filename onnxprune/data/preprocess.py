@@ -66,7 +66,8 @@ class Preprocess(BaseModel):
 
     def __str__(self) -> str:
         known = next((name for name, preset in PRESETS.items() if preset == self), None)
-        return known or json.dumps(self.model_dump(mode="json", exclude_defaults=True))
+        given = self.model_dump(mode="json", exclude_defaults=True)
+        return known or ", ".join(f"{name} {value}" for name, value in given.items())
 
     def geometry(self, image: Size, taken: Size | None) -> tuple[Size, Size]:
         """What an `image` is resized to, and the size cut out of it; `taken` is the model's, if fixed."""

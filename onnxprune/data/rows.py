@@ -22,13 +22,17 @@ _NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Rows:
-    """Files of samples: a path a row for every input, and labels [rows]; `words` say where those are from."""
+    """Files of samples: a path a row for every input, and labels [rows]; `words` say where those are from.
+
+    `classes`: how many there are, where names were numbered.
+    """
 
     where: str
     files: dict[str, list[Path]]
     labels: Array | None = None
     words: str = ""
     notes: tuple[str, ...] = ()
+    classes: int | None = None
 
     @property
     def images(self) -> bool:

@@ -48,7 +48,8 @@ Source = str | Path | Images | Array | Mapping[str, Array] | Feeds | Reader | Ca
 class Found:
     """What a source holds: arrays by name, in one mapping or more, each with where it is from, for messages.
 
-    `streamed`: samples are taken from the beginning, because nobody knows how many there are.
+    `streamed`: samples are taken from the beginning, because nobody knows how many there are. `classes`: how
+    many names were numbered to be labels, if they were.
     """
 
     where: str
@@ -57,6 +58,7 @@ class Found:
     labelled: str = ""
     prepared: str = ""
     streamed: bool = False
+    classes: int | None = None
 
 
 def read(given: Source, wants: Sequence[Input]) -> Found:
@@ -135,7 +137,7 @@ def _of_rows(rows: Rows, wants: Sequence[Input], how: Preprocess | None) -> Foun
     prepared = f"preprocessing {how}" if rows.images and how is not None else ""
     notes = rows.notes if rows.images else (*rows.notes, *_unused(rows.where, how))
     mappings = ((rows.where, samples) for samples in rows.samples(wants, how))
-    return Found(rows.where, mappings, notes, rows.words, prepared)
+    return Found(rows.where, mappings, notes, rows.words, prepared, classes=rows.classes)
 
 
 def _numbered(feeds: Iterable[Mapping[str, Array]]) -> Iterable[tuple[str, Samples]]:

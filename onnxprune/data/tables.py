@@ -51,8 +51,8 @@ def read_table(path: Path, wants: Sequence[Input]) -> Rows:
     notes = (f"{path}: columns not used: {', '.join(unused)}",) if unused else ()
     if _LABEL not in header or not lines:
         return Rows(str(path), files, None, "", notes)
-    labels, words = _numbers(path, [(number, line[_LABEL]) for number, line in lines])
-    return Rows(str(path), files, labels, words, notes)
+    labels, words, classes = _numbers(path, [(number, line[_LABEL]) for number, line in lines])
+    return Rows(str(path), files, labels, words, notes, classes)
 
 
 def _require(path: Path, header: Sequence[str], names: Mapping[str, str]) -> None:
@@ -86,22 +86,22 @@ def _inside(table: Path, line: int, folder: Path, name: str | None) -> Path:
     return path
 
 
-def _numbers(table: Path, labels: Sequence[tuple[int, str | None]]) -> tuple[Array, str]:
-    """Labels that are whole numbers as they are, names by their place in the sorted names."""
+def _numbers(table: Path, labels: Sequence[tuple[int, str | None]]) -> tuple[Array, str, int | None]:
+    """Whole numbers as they are; names by their place in the sorted names, said and counted."""
     empty = next((line for line, text in labels if not text), None)
     if empty is not None:
         raise DataError(f"{table}: line {empty} has no label; complete it, or leave the column out")
     texts = [(text or "").strip() for _, text in labels]
     whole = [text.removeprefix("-").isdecimal() and len(text) < _LONG for text in texts]
     if all(whole):
-        return np.array([int(text) for text in texts]), ""
+        return np.array([int(text) for text in texts]), "", None
     odd = next(((line, text) for line, text in labels if _is_number(text or "")), None)
     if odd is not None:
         raise DataError(
             f"{table}: line {odd[0]} has the label {odd[1]!r}; give class numbers in all lines, or names"
         )
     classes, numbers = np.unique(texts, return_inverse=True)
-    return numbers, f" by name ({numbered(classes.tolist())})"
+    return numbers, f" by name ({numbered(classes.tolist())})", len(classes)
 
 
 def _is_number(text: str) -> bool:

@@ -220,6 +220,8 @@ def _found(
         value=value,
         measured=check.data.description,
         trials=tuple(trials),
+        searched=search.gauge.data.description,
+        dense=search.gauge.dense.metrics.value,
     )
     change = MetricChange(
         name=dense.primary,

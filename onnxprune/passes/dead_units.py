@@ -171,7 +171,7 @@ def _kept(liveness: Liveness) -> Iterator[Note]:
                 )
                 found[node.name or "", reason] += 1
     for (name, reason), count in found.items():
-        yield Note(name, f"{count} unit{'s' * (count > 1)} stay: {reason}")
+        yield Note(name, f"{count} {'units stay' if count > 1 else 'unit stays'}: {reason}")
 
 
 def _why(liveness: Liveness, unit: int) -> str:

@@ -1,4 +1,4 @@
-"""Packing: a sparse weight becomes gaps (uint8) and values (fp32 or fp16) plus standard ops that rebuild it.
+"""Packing: a sparse weight becomes gaps (uint8) and values plus standard ops that rebuild it.
 
 The nodes are those `normalise/packed.py` draws. `gaps[i]` is the distance from the previous stored entry of
 the flattened weight (the first: from entry 0); a distance above 255 is bridged by stored zeros. Any runtime
@@ -25,11 +25,8 @@ Values = Literal["fp32", "fp16"]
 Array = npt.NDArray[Any]
 
 _MAX_GAP = 255  # uint8
-_PACKABLE = {
-    ir.DataType.FLOAT16: 2,
-    ir.DataType.FLOAT: 4,
-    ir.DataType.DOUBLE: 8,
-}  # onnxruntime's ConstantOfShape
+_FLOATS = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)  # of onnxruntime's ConstantOfShape
+_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)  # what quantisers make of weights
 _MIN_BYTES = 1024  # below, the rebuilding nodes weigh more than any saving
 
 
@@ -50,29 +47,31 @@ class PackResult:
 def pack(model: ir.Model, values: Values = "fp32") -> PackResult:
     """Pack, in place, every pruned weight of the main graph that gets smaller by it.
 
-    With `fp32` every value keeps its dtype and the weight is exact; `fp16` rounds values to half precision
-    and leaves out weights whose values overflow it. Tensors without a zero were not pruned and stay.
+    With `fp32` every value keeps its dtype and the weight is exact; `fp16` rounds floats to half precision
+    and leaves out weights whose values overflow it. Tensors without a zero were not pruned and stay; so do
+    quantised ones of which packing makes nothing smaller, without a word: rounding leaves zeros in all.
     """
     result = PackResult(model)
     for name, initializer in list(model.graph.initializers.items()):
         tensor = initializer.const_value
-        if tensor is None or tensor.dtype not in _PACKABLE or tensor.nbytes < _MIN_BYTES:
+        if tensor is None or tensor.dtype not in (*_FLOATS, *_INTEGERS) or tensor.nbytes < _MIN_BYTES:
             continue
         weight = tensor.numpy()
         if weight.all():
             continue
-        dtype = np.dtype(np.float16) if values == "fp16" else weight.dtype
+        real = tensor.dtype in _FLOATS
+        dtype = np.dtype(np.float16) if real and values == "fp16" else weight.dtype
         saved = 0
         if initializer.is_graph_output():
             reason = "is an output of the model"
-        elif not np.abs(weight).max() <= np.finfo(dtype).max:  # so that NaN is skipped
+        elif real and not np.abs(weight).max() <= np.finfo(dtype).max:  # so that NaN is skipped
             reason = f"has values beyond the range of {dtype}"
         else:
             saved = _replace(model.graph, initializer, _smallest(model.graph, name, weight, dtype))
             reason = "would not get smaller"
         if saved:
             result.packed[name] = saved
-        else:
+        elif real:
             result.skipped.append(Note(name, reason))
     return result
 

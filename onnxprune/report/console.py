@@ -16,12 +16,19 @@ from onnxprune.report.schema import (
     FinetuneReport,
     GoalReport,
     Inspection,
+    PackReport,
+    Repacking,
     Skipped,
     Spread,
     SweepReport,
     UnpackReport,
 )
 from onnxprune.report.terminal import screen, table
+
+_REPACKED: dict[type[Repacking], tuple[str, str]] = {
+    UnpackReport: ("packed weights made dense", "no packed weights"),
+    PackReport: ("weights packed", "no weights that get smaller"),
+}
 
 
 def print_compression(report: CompressionReport) -> None:
@@ -119,10 +126,11 @@ def print_calibration(calibration: Calibration) -> None:
     out.print(f"written: {calibration.output}", soft_wrap=True)
 
 
-def print_unpacking(report: UnpackReport) -> None:
-    """How many weights are dense now, and what that costs."""
+def print_packing(report: Repacking) -> None:
+    """How many weights are stored otherwise now, and what that costs or saves."""
     out = screen()
-    found = f"{len(report.weights):,} packed weights made dense" if report.weights else "no packed weights"
+    said, none = _REPACKED[type(report)]
+    found = f"{len(report.weights):,} {said}" if report.weights else none
     out.print(f"{found}: {report.bytes_before:,} → {report.bytes_after:,} bytes")
     out.print(f"written: {report.output}", soft_wrap=True)
 
@@ -241,11 +249,7 @@ def print_bench(report: BenchReport) -> None:
 
 def _trials(goal: GoalReport) -> None:
     rows = [
-        (
-            f"{trial.value:g}",
-            words.counted(goal, trial.reached),
-            ("enough" if trial.enough else "not enough") + (", draft" if trial.draft else ""),
-        )
+        (f"{trial.value:g}", words.counted(goal, trial.reached), words.verdict(goal, trial))
         for trial in sorted(goal.trials, key=lambda trial: -trial.value)
     ]
     table((f"tried --{goal.target}", words.counts(goal), ""), rows, left=0)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from onnxprune.report.schema import CompressionReport, EpochRow, GateCheck, GoalReport, MetricChange
+from onnxprune.report.schema import CompressionReport, EpochRow, GateCheck, GoalReport, MetricChange, Trial
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _NAMES_SHOWN = 3
 
-#: By goal: what it counts, how that is written, said of a result, and what its interval is.
+#: By goal: what it counts, how that is written, said of a result, what its interval is, and a failure.
 _GOALS = {
-    "max_drop": ("drop", "{:.4g}", "has a drop of {}", "95 %"),
-    "max_bytes": ("bytes", "{:,.0f}", "takes {} bytes", ""),
-    "speedup": ("speed-up", "{:.2f}", "has a speed-up of {}", "10–90 %"),
+    "max_drop": ("drop", "{:.4g}", "has a drop of {}", "95 %", "too much"),
+    "max_bytes": ("bytes", "{:,.0f}", "takes {} bytes", "", "too many"),
+    "speedup": ("speed-up", "{:.2f}", "has a speed-up of {}", "10–90 %", "not enough"),
 }
 
 
@@ -93,12 +93,18 @@ def counts(goal: GoalReport) -> str:
 
 def counted(goal: GoalReport, value: float) -> str:
     """So much of it."""
-    return _GOALS[goal.name][1].format(value)
+    return ("−" if value < 0 else "") + _GOALS[goal.name][1].format(abs(value))
+
+
+def verdict(goal: GoalReport, trial: Trial) -> str:
+    """Whether a candidate that was tried keeps to the goal."""
+    said = "good" if trial.enough else _GOALS[goal.name][4]
+    return f"{said}, a draft" if trial.draft else said
 
 
 def reached(goal: GoalReport) -> str:
     """What was asked for, and what was found to reach it."""
-    _, _, said, spread = _GOALS[goal.name]
+    _, _, said, spread, _ = _GOALS[goal.name]
     flag, found = goal.name.replace("_", "-"), said.format(counted(goal, goal.reached))
     text = f"--{flag} {counted(goal, goal.asked)}: --{goal.target} {goal.value:g} {found}"
     if goal.interval is not None:

@@ -40,7 +40,7 @@ def test_a_goal_is_searched_printed_and_written(folder):
     built_in = run(*given)
     assert built_in.exit_code == 0, built_in.output
     report = CompressionReport.model_validate_json((folder / "out.json").read_text())
-    assert "tried --ratio" in built_in.stdout and "not enough" in built_in.stdout
+    assert "tried --ratio" in built_in.stdout and "too much" in built_in.stdout
     assert f"--max-drop 0.1: --ratio {report.goal.value:g} has a drop of" in built_in.stdout
     assert "100 of test.npz: 200 samples, held back" in built_in.stdout and "(95 %: " in built_in.stdout
     own = run(*given, "--metric", "own_metrics:same")

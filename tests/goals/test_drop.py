@@ -111,7 +111,7 @@ def test_the_report_says_what_was_searched_and_what_came_out(saved, tmp_path, se
     assert (goal.name, goal.asked, goal.target) == ("max_drop", 0.1, search)
     assert len(pruned) <= EVALUATIONS
     assert report.options[search] == goal.value and out.stat().st_size == report.bytes_after
-    _, held = halves(open_data(evaluation, load(path).ir.graph.inputs), 0)
+    seen, held = halves(open_data(evaluation, load(path).ir.graph.inputs), 0)
     before, after = (evaluate(p, held, provider="cpu").value for p in (path, out))
     assert (report.metric.name, report.metric.before, report.metric.after) == ("top1", before, after)
     assert goal.reached == pytest.approx(before - after) and goal.reached <= 0.1
@@ -122,6 +122,9 @@ def test_the_report_says_what_was_searched_and_what_came_out(saved, tmp_path, se
     assert chosen.value == goal.value and chosen.kept_ratio == report.kept_ratio
     assert chosen.bytes == report.bytes_after and chosen.macs == report.macs_after
     assert f"{held.count} of" in goal.measured and "held back" in goal.measured
+    assert goal.dense == evaluate(path, seen, provider="cpu").value and goal.searched == seen.description
+    for point, trial in zip(report.curve, goal.trials, strict=True):
+        assert trial.reached == pytest.approx(goal.dense - point.metric, abs=1e-12)  # float64 differences
     enough = [trial.value for trial in goal.trials if trial.enough and not trial.draft]
     assert goal.value in enough and any(trial.draft for trial in goal.trials)
 

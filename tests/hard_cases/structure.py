@@ -169,7 +169,7 @@ CASES = [
         units="no unit can be removed: 'y' is an output of the model; `onnxprune inspect` shows what there is",
         reasons={
             "MatMul_1": "weight w1 is used in 2 places that read it on different axes or with other strides",
-            "Gemm_2": "1 unit stay: all weights with which it reads this unit are zero, but 'x' is an input of the model",
+            "Gemm_2": "1 unit stays: all weights with which it reads this unit are zero, but 'x' is an input of the model",
         },
     ),
     Case(

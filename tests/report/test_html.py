@@ -111,7 +111,7 @@ def test_a_goal_says_what_was_reached() -> None:
         value=0.2,
         measured="x",
     )
-    text = "--max-drop 0.01: --ratio 0.2 has a drop of 0.004 (95 %: -0.002 … 0.009); measured: x"
+    text = "--max-drop 0.01: --ratio 0.2 has a drop of 0.004 (95 %: −0.002 … 0.009); measured: x"
     assert text in Page(html.page(COMPRESSION.model_copy(update={"goal": goal}))).text
 
 
@@ -191,12 +191,35 @@ def test_bars_are_the_records() -> None:
     assert shares == pytest.approx([*stages, *layers, *units], rel=1e-3)  # written with four digits
 
 
+def coordinates(path: str) -> list[float]:
+    return list(map(float, re.findall(r"[\d.]+", path)))
+
+
+def test_the_dense_model_beside_a_search_was_that_of_other_samples() -> None:
+    """Candidates are measured on one half, the headline on the other: the line of the one did for both."""
+    goal = GoalReport(
+        **dict(name="max_drop", asked=0.01, reached=-0.006, target="ratio", value=0.25, measured="2 of x"),
+        **dict(dense=0.9, searched="3 of x, searched on"),
+    )
+    text = html.page(COMPRESSION.model_copy(update={"goal": goal}))
+    found = re.findall(r'<path d="([^"]*)" clip-path="[^"]*" style="([^"]*)', text)
+    drawn = [coordinates(path) for path, _ in found]
+    (across,) = [coordinates(path) for path, style in found if "dasharray" in style]
+    three = [line for line in drawn if len(line) == 6]
+    heights = np.array(three).reshape(6, 2)[:, 1]
+    points = [sorted((p.bytes, p.metric) for p in COMPRESSION.curve if p.method == m) for m in METHODS]
+    slope, offset = np.polyfit(heights, np.reshape(points, (6, 2))[:, 1], 1)
+    assert slope * across[1] + offset == pytest.approx(0.9, abs=1e-4)  # coordinates have six decimals
+    assert "On the samples searched on (3 of x, searched on)" in Page(text).text
+    assert "has a drop of −0.006" in Page(text).text
+
+
 def test_the_curve_goes_through_the_points_of_the_record() -> None:
     """Where a point is drawn is a linear function of its size and metric, the same for all."""
     text = shown("compression")
     lines = [path for path in re.findall(r'<path d="([^"]*)" clip-path', text) if path.count("L") == 2]
     assert len(lines) == 2  # three points each
-    places = np.array([list(map(float, re.findall(r"[\d.]+", line))) for line in lines]).reshape(6, 2)
+    places = np.array([coordinates(line) for line in lines]).reshape(6, 2)
     points = [sorted((p.bytes, p.metric) for p in COMPRESSION.curve if p.method == m) for m in METHODS]
     for axis, rising in ((0, True), (1, False)):  # y goes down
         values = np.reshape(points, (6, 2))[:, axis]

@@ -12,6 +12,7 @@ from onnxprune.cli.commands.evaluate import evaluate
 from onnxprune.cli.commands.finetune import finetune
 from onnxprune.cli.commands.gate import gate
 from onnxprune.cli.commands.inspect import inspect
+from onnxprune.cli.commands.pack import pack
 from onnxprune.cli.commands.sweep import sweep
 from onnxprune.cli.commands.unpack import unpack
 from onnxprune.cli.program import Program, show_version
@@ -28,5 +29,5 @@ def main() -> None:
     """Make ONNX models smaller by pruning: no training framework, only onnxruntime."""
 
 
-for _command in (compress, sweep, calibrate, evaluate, finetune, inspect, bench, gate, unpack):
+for _command in (compress, sweep, calibrate, evaluate, finetune, inspect, bench, gate, unpack, pack):
     main.add_command(_command)

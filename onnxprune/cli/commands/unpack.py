@@ -24,4 +24,4 @@ def unpack(model: Path, output: Path | None, json: Path | None, quiet: bool) -> 
     from onnxprune.report import console
     from onnxprune.unpacking import unpack as make_dense
 
-    finish(make_dense(model, output), None if quiet else console.print_unpacking, json)
+    finish(make_dense(model, output), None if quiet else console.print_packing, json)

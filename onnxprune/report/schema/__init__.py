@@ -34,6 +34,8 @@ from onnxprune.report.schema.others import (
     GatedModel,
     GateReport,
     Latency,
+    PackReport,
+    Repacking,
     UnpackReport,
 )
 
@@ -57,7 +59,9 @@ __all__ = [
     "Latency",
     "LayerRow",
     "MetricChange",
+    "PackReport",
     "Record",
+    "Repacking",
     "SaliencyMap",
     "Skipped",
     "Spread",

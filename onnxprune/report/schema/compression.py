@@ -105,7 +105,8 @@ class GoalReport(Record):
 
     `name`, `asked` and `target` are a goal's name, its value and the field of `Options` searched for it; the
     answer is `value`. `interval` is the 95 % interval of a drop, the 10th and 90th percentile of a speed-up;
-    None where there is none. `measured` says on what; `trials` are in the order they were made.
+    None where there is none. `measured` says on what; `trials` are in the order they were made. Where those
+    were measured on other samples, `searched` says on which, and `dense` is the dense model's figure there.
     """
 
     name: str
@@ -116,6 +117,8 @@ class GoalReport(Record):
     value: float
     measured: str
     trials: tuple[Trial, ...] = ()
+    searched: str = ""
+    dense: float | None = None
 
 
 class CompressionReport(Record):

@@ -90,14 +90,22 @@ class GateReport(Record):
         return tuple((model, check) for model in self.models for check in model.checks if not check.held)
 
 
-class UnpackReport(Record):
-    """A file whose packed weights, by name, were made dense."""
+class Repacking(Record):
+    """A file some of whose weights, by name, are stored in another way."""
 
     model: str
     output: str
     weights: tuple[str, ...]
     bytes_before: int
     bytes_after: int
+
+
+class UnpackReport(Repacking):
+    """A file whose packed weights, by name, were made dense."""
+
+
+class PackReport(Repacking):
+    """A file whose `weights` were packed."""
 
 
 class EpochRow(Record):
