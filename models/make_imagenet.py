@@ -1,4 +1,4 @@
-"""Writes AlexNet or VGG16 with random weights: 61 and 138 million parameters, for time and memory alone.
+"""Writes AlexNet, VGG16 or ResNet-50 with random weights: 61, 138 and 26 million, for time and memory alone.
 
     python models/make_imagenet.py alexnet --out alexnet.onnx
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import onnx
 
-from nets import alexnet, vgg16
+from nets import alexnet, resnet50, vgg16
 from training import options, start, to_onnx
 
-NETS = {"alexnet": alexnet, "vgg16": vgg16}
+NETS = {"alexnet": alexnet, "vgg16": vgg16, "resnet50": resnet50}
 
 
 def main() -> None:

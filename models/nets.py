@@ -134,6 +134,47 @@ def alexnet() -> nn.Module:
     return _named([*convolutions, *_dense((256 * 6 * 6, 4096, 4096, 1000))])
 
 
+def resnet50() -> nn.Module:
+    """ResNet-50 (He et al. 2016) as in torchvision, strides in the 3×3 kernels; 25,557,032 parameters."""
+    blocks: list[nn.Module] = []
+    before = 64
+    for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for place in range(count):
+            blocks.append(_Bottleneck(before, width, stride if place == 0 else 1))
+            before = 4 * width
+    net = nn.Sequential(
+        *_normalised(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *blocks, nn.AdaptiveAvgPool2d(1)
+    )
+    net.append(nn.Flatten()).append(nn.Linear(before, 1000))
+    return net
+
+
+class _Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1, normalised, plus what they start from, projected where its shape differs."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_normalised(before, width, 1, 1),
+            nn.ReLU(),
+            *_normalised(width, width, 3, stride),
+            nn.ReLU(),
+            *_normalised(width, 4 * width, 1, 1),
+        )
+        projected = stride > 1 or before != 4 * width
+        self.shortcut = nn.Sequential(*_normalised(before, 4 * width, 1, stride) if projected else ())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's values."""
+        return (self.body(x) + self.shortcut(x)).relu()
+
+
+def _normalised(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return [convolution, nn.BatchNorm2d(after)]
+
+
 Named = tuple[str, nn.Module]
 
 

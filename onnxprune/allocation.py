@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, some_outputs
+from onnxprune.dual import RowProblem, least_squares, pays
+from onnxprune.refit import FEW_ROWS, RIDGE, Problem, choose, some_outputs
 from onnxprune.rounds import geometric
-from onnxprune.statistics import Gram, LayerStatistics
+from onnxprune.statistics import Gram, LayerStatistics, Samples
 
 Array = npt.NDArray[Any]
 
@@ -83,14 +84,13 @@ def loss_curve(weights: Array, statistics: LayerStatistics, has_bias: bool) -> A
     weights = weights[:, outputs]
     problem = dense_problem(weights, statistics, has_bias)
     few = statistics.activations.weight < FEW_ROWS * weights.shape[2]
-    refit = Refit(problem, weights, _FEW_RIDGE if few else RIDGE)
+    refit = least_squares(problem, weights, _FEW_RIDGE if few else RIDGE)
     kept, current = np.ones(weights.shape, dtype=bool), weights
     losses = []
     for density in reversed(DENSITIES):
         count = max(1, round(density * weights.size))
         kept, current = choose(refit, current, kept, geometric(int(kept.sum()), count, _ROUNDS_BETWEEN))
-        delta = current - weights
-        products = problem.gram.times(delta) @ delta.transpose(0, 2, 1)
+        products = problem.products(current - weights)
         losses.append(0.5 * statistics.positions * _traced(statistics.gradients, products, outputs, every))
     return np.array(losses[::-1])
 
@@ -109,13 +109,19 @@ def _traced(gradients: Gram | None, products: Array, outputs: npt.NDArray[np.int
     return max(own * every / drawn + pairs * (every * (every - 1)) / max(drawn * (drawn - 1), 1), 0.0)
 
 
-def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Problem:
+def dense_problem(weights: Array, statistics: LayerStatistics, has_bias: bool) -> Problem | RowProblem:
     """The refit of a layer to its own dense values, T = W X; `weights` are W [groups, d_out, d_in]."""
     mean = statistics.mean() * has_bias
     gram = statistics.centred(mean)
+    mean_t = np.einsum("goi,gi->go", weights, mean)
+    if isinstance(gram, Samples) and not pays(*gram.rows.shape[1:]):
+        gram = Gram(gram.mean() * gram.weight, gram.weight)
+    if isinstance(gram, Samples):
+        targets = (gram.rows @ weights.transpose(0, 2, 1)).astype(np.float64, copy=False)
+        return RowProblem(gram.rows, targets, gram.weight, mean, mean_t)
     cross = gram.times(weights)
     variance = np.einsum("goi,goi->go", weights, cross)
-    return Problem(gram, cross, mean, np.einsum("goi,gi->go", weights, mean), variance)
+    return Problem(gram, cross, mean, mean_t, variance)
 
 
 def least_loss(curves: Sequence[Array], sizes: Array, budget: int) -> Array:

@@ -292,5 +292,6 @@ def _shares(
 
 
 def _positions(families: Families, evidence: Evidence) -> dict[str, float]:
-    known: dict[str, Any] = evidence.statistics.layers if evidence.statistics is not None else {}
-    return {name: float(known[name].positions) for name in families.views}
+    if evidence.statistics is None:
+        return {}
+    return {name: evidence.statistics.layers[name].positions for name in families.views}

@@ -7,6 +7,7 @@
     ├── DataError                1   calibration or evaluation data that does not fit the model
     ├── StatisticsError          1   NaN or Inf, statistics of another model, files that cannot be merged
     ├── BudgetError              1   a ratio, pattern, floor or goal that cannot be met
+    ├── MemoryBudgetError        1   what does not fit into the memory allowed
     ├── GateError                3   a finished model does not keep to its limits
     ├── OutputError              1   the result could not be written or did not survive its check
     ├── TrainingError            1   training diverged, cannot start, or a checkpoint of another run
@@ -49,6 +50,10 @@ class StatisticsError(OnnxPruneError):
 
 class BudgetError(OnnxPruneError):
     """A ratio, pattern, floor or goal that cannot be met."""
+
+
+class MemoryBudgetError(OnnxPruneError):
+    """A layer, or the model itself, that does not fit into the memory allowed."""
 
 
 class GateError(OnnxPruneError):

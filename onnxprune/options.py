@@ -38,6 +38,7 @@ class Options(BaseModel):
     narrower one is faster. `units_of` has the fraction to remove
     where layers of a name make the units. `heads`: whole ones are removed, or each is made narrower.
     `positions`: of every sample at most so many are taken into statistics of layers' inputs.
+    `memory`: bytes of resident memory to stay within (docs/how-it-works.md says what that holds for).
     `regrow`: weights that pruning leaves on dead units are given to living ones, so that the ratio is exact.
     """
 
@@ -69,6 +70,7 @@ class Options(BaseModel):
     samples: Annotated[int, Field(ge=1)] | None = None
     positions: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 32
+    memory: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     pack: Packing = "fp32"

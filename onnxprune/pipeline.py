@@ -27,6 +27,7 @@ from onnxprune.progress import Progress
 from onnxprune.prune import make_plan
 from onnxprune.report import schema
 from onnxprune.report.compression import describe, sizes_of
+from onnxprune.report.memory import memory_use
 from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics import save as save_statistics
 from onnxprune.statistics.opening import open_calibration
@@ -93,7 +94,7 @@ def write(prepared: Prepared, candidate: Candidate, output: Path) -> int:
             candidate.model,
             candidate.before_removal,
             output,
-            next(prepared.source.batches()).feeds,
+            next(prepared.few(prepared.source, candidate.options).batches()).feeds,
             packing=candidate.options.pack,
             provider=candidate.options.provider,
             metadata=metadata(candidate.options),
@@ -131,6 +132,7 @@ def finish(
             "bytes_after": written,
             "skipped": tuple(schema.Skipped(name=e.name, reason=e.reason) for e in candidate.skipped),
             "warnings": (*report.warnings, *warnings),
+            "memory": memory_use(None if known is None else known.plan, prepared.predicted),
             **more,
         }
     )
@@ -183,6 +185,7 @@ def measure_change(
 ) -> tuple[schema.MetricChange, tuple[str, ...]]:
     """Accuracy where the data has class labels, else how close the pruned outputs are to the dense ones."""
     dense = prepared.model.ir
+    data = prepared.few(data, candidate.options)
     given: dict[str, Any] = {"reference": dense, "metric": metric, "progress": prepared.progress}
     given["provider"] = candidate.options.provider
     with prepared.clock.stage("evaluate"):

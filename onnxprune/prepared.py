@@ -22,6 +22,7 @@ from onnxprune.cluster import gather
 from onnxprune.comparable import require_comparable
 from onnxprune.cut import Cut, Evidence, Ranking, rank, remove_cut, share
 from onnxprune.data import Data, Source, open_data
+from onnxprune.data.inputs import fixed_batch
 from onnxprune.data.parting import parted
 from onnxprune.layers import Skipped, find_layers
 from onnxprune.model import Model, load
@@ -30,6 +31,7 @@ from onnxprune.passes.cleanup import cleanup
 from onnxprune.passes.dead_units import remove_dead_units
 from onnxprune.progress import Progress, Silent
 from onnxprune.prune import Pruned, prune
+from onnxprune.room import required
 from onnxprune.rounds import DRAFT, FULL, Effort
 from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.speeds import SpeedTable, measure
@@ -118,6 +120,7 @@ class Prepared:
         self._opened: Statistics | None = None
         self._known: dict[str, _Known] = {}
         self._speeds: SpeedTable | None = None
+        self.predicted = 0  # peak of resident memory while pruning, where there is a limit
 
     def open_evaluation(self, evaluation: Source | None) -> Data:
         """The data to measure on: `evaluation`, or the calibration data if None."""
@@ -187,7 +190,9 @@ class Prepared:
     def _prune(
         self, options: Options, how: Options, effort: Effort = FULL, data: Data | None = None
     ) -> Candidate:
+        self._require_room(options)  # said before any work
         statistics = self.statistics(options)
+        self.predicted = self._require_room(options)
         usable, left_out = select(self.layers.layers, options, _blocked(statistics, options))
         require(usable, [*self.layers.skipped, *left_out])
         method = options.model_copy(update=dict.fromkeys(_BUDGETS)).model_dump_json()
@@ -224,6 +229,16 @@ class Prepared:
         made = (options, pruned.model, before_removal, pruned, cut, statistics, tuple(skipped))
         return Candidate(*made, draft=effort is DRAFT)
 
+    def _require_room(self, options: Options) -> int:
+        return 0 if options.memory is None else required(self.layers.layers, self.source, options.memory)
+
+    def few(self, data: Data, options: Options) -> Data:
+        """`data` in batches that may run at once where memory is limited."""
+        statistics = self.statistics(options) if options.memory is not None else None
+        if statistics is None or statistics.plan is None or fixed_batch(data.inputs) is not None:
+            return data
+        return replace(data, batch_size=min(data.batch_size, statistics.plan.run))
+
     def _cut(self, options: Options, statistics: Statistics | None, known: _Known) -> Cut:
         with self.clock.stage("units"):
             if options.round_to == "auto" and self._speeds is None:
@@ -254,6 +269,7 @@ def gathering(options: Options) -> Gathering:
         seed=options.seed,
         provider=options.provider,
         positions=options.positions,
+        memory=options.memory,
     )
 
 

@@ -14,9 +14,9 @@ from onnxprune import allocation
 from onnxprune.cluster import spread
 from onnxprune.layers import Layer, find_layers
 from onnxprune.passes.surgeon import joint_surgeon, paper_surgeon
-from onnxprune.rounds import highest, largest, n_of_m
+from onnxprune.rounds import largest, n_of_m
 from onnxprune.saliency import NEEDS_STATISTICS, normalised, saliency
-from onnxprune.statistics import LayerStatistics, Statistics
+from onnxprune.statistics import LayerStatistics, Samples, Statistics
 from onnxprune.task import Array, Masks, Task
 
 
@@ -57,8 +57,7 @@ def _ranked(task: Task, scores: dict[str, Array], step: int) -> Masks:
     goal = task.budget.at(step / task.options.steps)
     allowed = {layer.name: task.off_units(layer) for layer in task.budget.layers}
     if task.options.allocation == "global":
-        free = {name: np.where(allowed[name], score, -np.inf) for name, score in scores.items()}
-        return best_of_all(free, goal, task.budget.least)
+        return best_of_all(scores, goal, task.budget.least, allowed)
     wish = wished(task)(goal)
     sizes = np.array([task.budget.sizes[name] for name in scores])
     counts = allocation.rounded(
@@ -118,8 +117,10 @@ def _loss_curves(task: Task, statistics: Statistics) -> dict[str, Array]:
     curves, layers = {}, task.budget.layers
 
     def call(layer: Layer) -> tuple[Array, LayerStatistics, bool]:
-        matrix, bias = layer.read()
-        return matrix, statistics.layers[layer.name], bias is not None
+        known = statistics.layers[layer.name]
+        few = isinstance(known.activations, Samples)
+        matrix, bias = layer.read(layer.dtype if few else np.float64)
+        return matrix, known, bias is not None
 
     with task.progress.stage("allocation", len(layers)) as advance:
         for layer, curve in zip(layers, spread(allocation.loss_curve, map(call, layers)), strict=True):
@@ -152,14 +153,45 @@ def scores_of(task: Task, layers: Iterable[Layer], statistics: Statistics | None
     return {layer: normalised(score) if options.normalise else score for layer, score in scores}
 
 
-def best_of_all(scores: Mapping[str, Array], count: int, least: Mapping[str, int]) -> Masks:
-    """Exactly `count` weights with the highest scores over all layers, no layer below its floor."""
-    flat = {name: score.reshape(-1) for name, score in scores.items()}
-    lifted = [
-        np.where(highest(score, least.get(name, 0)), np.inf, score.astype(np.float64))
-        for name, score in flat.items()
-    ]
-    chosen = highest(np.concatenate(lifted), count)
-    bounds = np.cumsum([score.size for score in flat.values()])[:-1]
-    parts = np.split(chosen, bounds)
-    return {name: part.reshape(scores[name].shape) for name, part in zip(flat, parts, strict=True)}
+def best_of_all(
+    scores: Mapping[str, Array], count: int, least: Mapping[str, int], allowed: Masks | None = None
+) -> Masks:
+    """Exactly `count` weights with the highest scores over all layers, no layer below its floor.
+
+    Args:
+        scores: by layer; -∞ where a weight is worth less than any other.
+        count: how many there are to be, all if there are fewer.
+        least: how many a layer keeps in any case, by layer.
+        allowed: masks of what may be chosen, by layer; all of it by default.
+    """
+    free = allowed or {name: np.ones(score.shape, bool) for name, score in scores.items()}
+    kept = {name: largest(score, free[name], least.get(name, 0)) for name, score in scores.items()}
+    left = count - sum(int(np.count_nonzero(mask)) for mask in kept.values())
+    if left <= 0:
+        return kept
+    best = [_highest_of(scores[name][free[name] & ~kept[name]], left) for name in scores]
+    candidates = np.concatenate(best)
+    if left >= len(candidates):
+        return {name: kept[name] | free[name] for name in scores}
+    candidates.partition(len(candidates) - left)
+    bound = candidates[len(candidates) - left]
+    return _above(scores, free, kept, bound, left)
+
+
+def _highest_of(scores: Array, count: int) -> Array:
+    """The `count` highest of `scores`, in any order, which is changed."""
+    if count >= len(scores):
+        return scores
+    scores.partition(len(scores) - count)
+    return scores[len(scores) - count :].copy()
+
+
+def _above(scores: Mapping[str, Array], free: Masks, kept: Masks, bound: float, left: int) -> Masks:
+    """`kept` and `left` more: what is above `bound`, then what equals it, by position."""
+    above = {name: free[name] & ~kept[name] & (score > bound) for name, score in scores.items()}
+    left -= sum(int(np.count_nonzero(mask)) for mask in above.values())
+    for name, score in scores.items():
+        equal = np.flatnonzero(free[name] & ~kept[name] & (score == bound))[:left]
+        above[name].reshape(-1)[equal] = True
+        left -= len(equal)
+    return {name: kept[name] | above[name] for name in scores}

@@ -52,9 +52,9 @@ def regrown(task: Task, model: ir.Model, kept: Masks, scores: dict[str, Array]) 
         missing = goal + freed - sum(int(mask.sum()) for mask in kept.values())
         if missing <= 0:
             break
-        free = {name: np.where(never[name] | kept[name], -np.inf, scores[name]) for name in kept}
-        room = sum(int(np.isfinite(score).sum()) for score in free.values())
-        back = best_of_all(free, min(missing, room), {})
+        free = {name: ~(never[name] | kept[name]) for name in kept}
+        room = sum(int(np.count_nonzero(mask)) for mask in free.values())
+        back = best_of_all({name: scores[name] for name in kept}, min(missing, room), {}, free)
         kept = {name: mask | back[name] for name, mask in kept.items()}
         if room <= missing:
             break

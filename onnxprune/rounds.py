@@ -24,13 +24,13 @@ class Effort:
 
     `rounds` are for the whole way from dense to pruned; steps share them. `rows` a column are what a gram is
     made of where there are more: of 100 or all, nothing changed (ResNet-20: KL 0.452, 0.455). A ridge is
-    tried on so many `outputs` at most: one number is chosen for all. `exact`: the last fit is, whatever it
+    tried on so many `outputs` at most, where that is fewer than usual. `exact`: the last fit is, whatever it
     takes.
     """
 
     rounds: int = 32
     rows: int = 200
-    outputs: int = 1024
+    outputs: int | None = None
     exact: bool = True
 
 
@@ -90,17 +90,17 @@ def n_of_m(scores: Array, allowed: Mask, kept: int, of: int, kernel: int, stayin
 
 def largest(scores: Array, allowed: Mask, count: int) -> Mask:
     """Mask of exactly `count` highest scores among `allowed` (all if there are fewer); ties by position."""
-    places = np.flatnonzero(allowed)
-    mask = np.zeros(scores.size, dtype=bool)
-    mask[places[highest(scores.reshape(-1)[places], min(count, len(places)))]] = True
-    return mask.reshape(scores.shape)
-
-
-def highest(scores: Array, count: int) -> Mask:
-    """Mask of exactly `count` highest of `scores` [n]; the first of equal ones. Linear in n."""
-    if not 0 < count < scores.size:
-        return np.full(scores.size, count > 0)
-    least = np.partition(scores, scores.size - count)[scores.size - count]
-    mask: Mask = scores > least
-    mask[np.flatnonzero(scores == least)[: count - int(np.count_nonzero(mask))]] = True
+    free = scores[allowed]
+    if count >= free.size:
+        return allowed.copy()
+    if count <= 0:
+        return np.zeros(scores.shape, dtype=bool)
+    free.partition(free.size - count)  # in place: of the largest layers these are gigabytes
+    least = free[free.size - count]
+    del free
+    mask = np.empty(scores.shape, dtype=bool)
+    np.greater(scores, least, out=mask)
+    mask &= allowed
+    equal = np.flatnonzero(allowed & (scores == least))
+    mask.reshape(-1)[equal[: count - int(np.count_nonzero(mask))]] = True
     return mask

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from onnxprune import allocation, dual
 from onnxprune.allocation import (
     DENSITIES,
     _traced,
@@ -55,6 +56,12 @@ def test_rounded_goes_to_the_largest_remainders():
     np.testing.assert_array_equal(counts, [3, 5, 2])
 
 
+@pytest.fixture(autouse=True)
+def _rows_pay(monkeypatch):
+    """Rows are worked on as they are, so that both forms are tested on the same layer."""
+    monkeypatch.setattr(allocation, "pays", lambda rows, columns: True)
+
+
 # -- curves
 # -----------------------------------------------------------------------------------------------------
 
@@ -87,10 +94,14 @@ def test_dense_problem_is_fitted_by_the_weights_themselves(samples, has_bias):
     np.testing.assert_allclose(problem.error(np.zeros_like(weights)), problem.variance)
 
 
-def test_dense_problem_of_kept_samples_forms_no_gram():
+def test_dense_problem_of_kept_samples_forms_a_gram_only_where_it_is_cheaper(monkeypatch):
     """25,088 columns from 100 rows would be a gram of 5 GB."""
     weights, statistics = layer(samples=True)
     assert isinstance(dense_problem(weights, statistics, True).gram, Samples)
+    monkeypatch.setattr(allocation, "pays", dual.pays)
+    assert isinstance(dense_problem(weights, statistics, True).gram, Gram)  # 300 rows of 12 columns
+    few = LayerStatistics(Samples(statistics.activations.rows[:, :5], 5.0), None, 5.0, 5.0)
+    assert isinstance(dense_problem(weights, few, True).gram, Samples)
 
 
 @pytest.mark.parametrize("samples", [True, False])

@@ -1,6 +1,7 @@
 """The main job on tiny models: report, file, reuse of statistics, and the same bytes twice."""
 
 import json
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -11,14 +12,26 @@ import pytest
 from sweep.test_walk import net
 from tiny import samples
 
-from onnxprune.errors import BudgetError, DataError, StatisticsError, UsageError
+from onnxprune import prepared, prune
+from onnxprune.errors import BudgetError, DataError, MemoryBudgetError, StatisticsError, UsageError
+from onnxprune.layers import find_layers
 from onnxprune.model import load, parameters
 from onnxprune.output import METADATA_KEY
 from onnxprune.pipeline import calibrate, compress
 from onnxprune.plan import Plan
 from onnxprune.report.schema import CompressionReport
+from onnxprune.room import required
 from onnxprune.session import Session
+from onnxprune.statistics import Gathering, fitting
 from onnxprune.unpacking import unpack
+
+
+@dataclass
+class Counted:
+    """As much of data as a prediction looks at."""
+
+    count: int
+
 
 ROOT = Path(__file__).resolve().parent.parent
 LENET_5, CALIBRATION = ROOT / "models/lenet_5.onnx", ROOT / "calibration/lenet_5.npz"
@@ -119,6 +132,38 @@ def test_saved_statistics_give_what_fresh_ones_give(saved, tmp_path, recipe):
         path, x, output=tmp_path / "reused", statistics=tmp_path / "stats", recipe=recipe, ratio=0.4, **FAST
     )
     assert (tmp_path / "fresh").read_bytes() == (tmp_path / "reused").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_a_limit_of_memory_changes_nothing_but_the_report(saved, tmp_path, monkeypatch, name):
+    """Factors in files, several passes, frontiers that hold nothing in memory: the same bytes."""
+    path, x = saved(name)
+    free = compress(path, x, output=tmp_path / "free.onnx", ratio=0.4, **FAST)
+    monkeypatch.setattr(fitting, "resident", lambda: 0)
+    monkeypatch.setattr(fitting, "_COPIES", 0)
+    monkeypatch.setattr(fitting, "_SESSION", 0)
+    monkeypatch.setattr(fitting, "_values", lambda model, data, how: (lambda run: 0, [data.batch_size]))
+    monkeypatch.setattr(prune, "for_frontiers", lambda layers, data, limit: 0)
+    needs = [fitting._need(layer, Counted(48), Gathering()) for layer in find_layers(load(path).ir.graph)]
+    least = max(fitting._taken([need]) for need in needs)
+    monkeypatch.setattr(prepared, "required", lambda layers, data, limit: least)
+    held = compress(path, x, output=tmp_path / "held.onnx", ratio=0.4, memory=least, **FAST)
+    assert held.report.memory.passes > 1 and held.report.memory.spilled
+    assert held.report.memory.limit == least and held.report.memory.peak > 0
+    for before, after in zip(parameters(free.model).values(), parameters(held.model).values(), strict=True):
+        np.testing.assert_array_equal(before.numpy(), after.numpy())
+
+
+def test_what_takes_too_much_memory_is_refused_before_any_work(saved, tmp_path):
+    path, x = saved("cnn")
+    with pytest.raises(MemoryBudgetError, match=r"layer '.*' .* more than --memory 1,000,000; give at least"):
+        compress(path, x, output=tmp_path / "out.onnx", ratio=0.4, memory=10**6, **FAST)
+    assert not (tmp_path / "out.onnx").exists()
+    layers = find_layers(load(path).ir.graph).layers
+    with pytest.raises(
+        MemoryBudgetError, match=r"layer '.*' takes .* while it is refitted, .* --memory \d+MiB"
+    ):
+        required(layers, Counted(48), 10**6)
 
 
 def test_statistics_of_another_model_are_refused(saved, tmp_path):

@@ -5,22 +5,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxprune import dual
 from onnxprune import refit as module
+from onnxprune.dual import least_squares
 from onnxprune.errors import StatisticsError
+from onnxprune.ranking import best_of_all
 from onnxprune.refit import Problem, Refit, choose, some_outputs
-from onnxprune.rounds import geometric, highest, largest, n_of_m, patterned, thinned
-from onnxprune.statistics import Gram, Samples
-from onnxprune.sweep.moments import Moments
+from onnxprune.rounds import geometric, largest, n_of_m, patterned, thinned
+from onnxprune.statistics import Gram
+from onnxprune.sweep.sums import Moments, RowMoments
 
 
-def layer(seed=0, groups=2, d_out=4, d_in=6, rows=50, form=Gram):
+def layer(seed=0, groups=2, d_out=4, d_in=6, rows=50, form=Moments):
     """Inputs x [groups, rows, d_in], targets t [groups, rows, d_out], and their moments."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((groups, rows, d_in)) @ rng.standard_normal((groups, d_in, d_in)) + 1
     t = x @ rng.standard_normal((groups, d_in, d_out)) + rng.standard_normal((groups, rows, d_out)) + 2
-    gram = Gram(x.transpose(0, 2, 1) @ x, rows) if form is Gram else Samples(x, rows)
-    cross = t.transpose(0, 2, 1) @ x
-    return x, t, Moments(gram, cross, x.sum(1), t.sum(1), (t**2).sum(1), rows)
+    return x, t, moments_of(x, t) if form is Moments else RowMoments(x, t)
+
+
+def moments_of(x, t):
+    """Sums over the rows of x and t, as `layer` has them."""
+    gram, cross = x.transpose(0, 2, 1) @ x, t.transpose(0, 2, 1) @ x
+    rows = x.shape[1]
+    sums = (array.astype(np.float64) for array in (cross, x.sum(1), t.sum(1), (t**2).sum(1)))
+    return Moments(Gram(gram.astype(np.float64), rows), *sums, rows)
 
 
 def brute_force(x, t, kept, reference, ridge, has_bias):
@@ -42,7 +51,7 @@ def brute_force(x, t, kept, reference, ridge, has_bias):
     return weights, biases
 
 
-@pytest.mark.parametrize("form", [Gram, Samples])
+@pytest.mark.parametrize("form", [Moments, RowMoments])
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("rows", [50, 5])  # 5: fewer than columns, the ridge decides
 def test_exact_is_row_wise_least_squares(form, has_bias, rows):
@@ -50,22 +59,25 @@ def test_exact_is_row_wise_least_squares(form, has_bias, rows):
     rng = np.random.default_rng(1)
     kept, reference = rng.random((2, 4, 6)) < 0.6, rng.standard_normal((2, 4, 6))
     kept[0, 0] = False
-    refit = Refit(moments.problem(has_bias), reference, 1e-3)
+    refit = least_squares(moments.problem(has_bias), reference, 1e-3)
     weights = refit.exact(np.where(kept, reference, 0), kept)
     want, bias = brute_force(x, t, kept, reference, 1e-3, has_bias)
     # Cholesky of matrices with condition 1e5 at most; conjugate gradients stop at a residual of 1e-8
-    np.testing.assert_allclose(weights, want, atol=1e-8 if form is Gram else 1e-5)
-    np.testing.assert_allclose(refit.problem.bias(weights), bias, atol=1e-8 if form is Gram else 1e-5)
+    np.testing.assert_allclose(weights, want, atol=1e-8 if form is Moments else 1e-5)
+    np.testing.assert_allclose(refit.problem.bias(weights), bias, atol=1e-8 if form is Moments else 1e-5)
     assert (weights[~kept] == 0).all()
 
 
-def test_where_cholesky_is_too_dear_conjugate_gradients_find_the_same(monkeypatch):
-    _, _, moments = layer()
+@pytest.mark.parametrize("form", [Moments, RowMoments])
+@pytest.mark.parametrize("rows", [50, 5])
+def test_where_cholesky_is_too_dear_conjugate_gradients_find_the_same(monkeypatch, form, rows):
+    _, _, moments = layer(form=form, rows=rows)
     kept, reference = np.random.default_rng(1).random((2, 4, 6)) < 0.6, np.zeros((2, 4, 6))
-    refit = Refit(moments.problem(True), reference)
+    refit = least_squares(moments.problem(True), reference, 1e-3)
     by_rows = refit.exact(reference, kept)
     monkeypatch.setattr(module, "_EXACT_FLOPS", 0.0)
     monkeypatch.setattr(module, "_EXACT_SHARE", 0.0)
+    monkeypatch.setattr(dual, "_EXACT_SHARE", 0.0)
     np.testing.assert_allclose(
         refit.exact(reference, kept), by_rows, atol=1e-5
     )  # a residual of 1e-8, condition 1e3
@@ -83,14 +95,15 @@ def test_error_is_the_mean_squared_residual(has_bias):
 
 
 def test_moments_add_up():
-    for form in (Gram, Samples):
+    for form in (Moments, RowMoments):
         _, _, one = layer(0, form=form)
         _, _, two = layer(1, rows=20, form=form)
-        both = (one + two).problem(True)
+        both = one.joined(two).problem(True)
         x = np.concatenate([layer(0)[0], layer(1, rows=20)[0]], axis=1)
         t = np.concatenate([layer(0)[1], layer(1, rows=20)[1]], axis=1)
         centred = x - x.mean(1, keepdims=True)
         np.testing.assert_allclose(both.gram.mean(), centred.transpose(0, 2, 1) @ centred / 70, atol=1e-10)
+        np.testing.assert_allclose(both.mean_t, t.mean(1), atol=1e-12)
         np.testing.assert_allclose(both.variance, t.var(1), rtol=1e-9)
 
 
@@ -98,7 +111,7 @@ def test_improving_goes_down_to_the_exact_fit():
     _, _, moments = layer()
     reference = np.zeros((2, 4, 6))
     kept = np.random.default_rng(1).random(reference.shape) < 0.6
-    refit = Refit(moments.problem(True), reference)
+    refit = least_squares(moments.problem(True), reference)
     errors = [refit.problem.error(refit.improve(reference, kept, steps)).sum() for steps in (0, 1, 3, 30)]
     assert errors == sorted(errors, reverse=True)
     best = refit.problem.error(refit.exact(reference, kept)).sum()
@@ -109,7 +122,7 @@ def test_saliency_is_what_the_error_grows_by_when_one_weight_leaves():
     _, _, moments = layer()
     reference = np.zeros((2, 4, 6))
     whole = np.ones(reference.shape, bool)
-    refit = Refit(moments.problem(True), reference, 1e-9)
+    refit = least_squares(moments.problem(True), reference, 1e-9)
     weights = refit.exact(reference, whole)
     before = refit.problem.error(weights)
     scores = refit.saliency(weights)
@@ -138,11 +151,34 @@ def test_largest_keeps_an_exact_count_of_the_best_allowed(seed, count, density, 
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12, 13])
-def test_highest_takes_what_a_stable_sort_would(count):
+def test_largest_takes_what_a_stable_sort_would(count):
     scores = np.array([2.0, -np.inf, 1, 3, 1, np.inf, 1, 2, -np.inf, 1, np.inf, 0])
     sorted_first = np.zeros(12, dtype=bool)
     sorted_first[np.argsort(-scores, kind="stable")[:count]] = True
-    np.testing.assert_array_equal(highest(scores, count), sorted_first)
+    np.testing.assert_array_equal(largest(scores, np.ones(12, bool), count), sorted_first)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.booleans(), st.floats(0.1, 1))
+def test_the_best_of_all_layers_are_those_of_one_sorted_list(seed, count, ties, share):
+    rng = np.random.default_rng(seed)
+    shapes = {"a": (1, 2, 3), "b": (2, 2, 5), "c": (1, 4, 7)}
+    draw = (lambda shape: rng.integers(0, 4, shape).astype(float)) if ties else rng.random
+    scores = {name: draw(shape) for name, shape in shapes.items()}
+    allowed = {name: rng.random(shape) < share for name, shape in shapes.items()}
+    floors = {"a": 2, "c": 1}
+    floors = {name: min(floor, int(allowed[name].sum())) for name, floor in floors.items()}
+    count = max(count, sum(floors.values()))
+    found = best_of_all(scores, count, floors, allowed)
+    lifted = {
+        name: np.where(largest(score, allowed[name], floors.get(name, 0)), np.inf, score)
+        for name, score in scores.items()
+    }
+    flat = np.concatenate([np.where(allowed[n], lifted[n], -np.inf).reshape(-1) for n in scores])
+    want = np.zeros(len(flat), bool)
+    want[np.argsort(-flat, kind="stable")[:count]] = True
+    want[flat == -np.inf] = False  # what is not allowed never is
+    np.testing.assert_array_equal(np.concatenate([found[n].reshape(-1) for n in scores]), want)
 
 
 def test_thinned_rounds_keep_the_share_of_weights_and_the_pattern():
@@ -165,7 +201,7 @@ def test_moments_of_some_outputs_are_those_of_their_rows():
     some = some_outputs(4, 2)
     assert len(set(some)) == 2 and list(some_outputs(4, 4)) == [0, 1, 2, 3]
     kept, reference = np.random.default_rng(1).random((2, 4, 6)) < 0.6, np.ones((2, 4, 6))
-    whole = Refit(moments.problem(True), reference).exact(reference, kept)
+    whole = least_squares(moments.problem(True), reference).exact(reference, kept)
     part = Refit(moments.of(some).problem(True), reference[:, some]).exact(reference[:, some], kept[:, some])
     np.testing.assert_allclose(part, whole[:, some], atol=1e-12)  # the same factorisations
 
@@ -244,13 +280,13 @@ def test_patterned_rounds_end_with_the_pattern():
     assert (kept.reshape(1, 3, 2, 4, 3).sum(axis=3) == 2).all()
 
 
-@pytest.mark.parametrize("form", [Gram, Samples])
+@pytest.mark.parametrize("form", [Moments, RowMoments])
 def test_choosing_keeps_the_exact_count_and_only_what_was_kept(form):
     _, _, moments = layer(form=form)
     weights = np.random.default_rng(3).standard_normal((2, 4, 6))
     before = np.random.default_rng(4).random(weights.shape) < 0.8
     kept, fitted = choose(
-        Refit(moments.problem(True), weights), weights, before, geometric(int(before.sum()), 11, 5)
+        least_squares(moments.problem(True), weights), weights, before, geometric(int(before.sum()), 11, 5)
     )
     assert kept.sum() == 11 and not (kept & ~before).any() and (fitted[~kept] == 0).all()
 
@@ -264,33 +300,23 @@ def test_choosing_in_rounds_beats_choosing_at_once():
         x = np.concatenate([hidden, hidden + 0.1 * rng.standard_normal(hidden.shape)], axis=2)
         weights = rng.standard_normal((1, 8, 12))
         t = x @ weights.transpose(0, 2, 1)
-        moments = Moments(
-            Gram(x.transpose(0, 2, 1) @ x, 400),
-            t.transpose(0, 2, 1) @ x,
-            x.sum(1),
-            t.sum(1),
-            (t**2).sum(1),
-            400,
-        )
+        moments = moments_of(x, t)
         for rounds in errors:
-            refit = Refit(moments.problem(True), weights)
+            refit = least_squares(moments.problem(True), weights)
             kept, fitted = choose(refit, weights, np.ones(weights.shape, bool), geometric(96, 40, rounds))
             errors[rounds] += refit.problem.error(refit.exact(fitted, kept)).sum()
     assert errors[8] < 0.9 * errors[1]
 
 
-@pytest.mark.parametrize("form", [Gram, Samples])
+@pytest.mark.parametrize("form", [Moments, RowMoments])
 def test_inputs_that_hardly_vary_can_be_fitted(form):
     """Units whose own weights are cut are constants; centring float32 sums leaves rounding of either sign."""
     rng = np.random.default_rng(0)
     x = (3 + 1e-5 * rng.standard_normal((1, 400, 8))).astype(np.float32)
     t = rng.standard_normal((1, 400, 2)).astype(np.float32)
-    gram = Gram((x.transpose(0, 2, 1) @ x).astype(np.float64), 400) if form is Gram else Samples(x, 400)
-    moments = Moments(
-        gram, (t.transpose(0, 2, 1) @ x).astype(np.float64), x.sum(1), t.sum(1), (t**2).sum(1), 400
-    )
-    refit = Refit(moments.problem(True), np.ones((1, 2, 8)))
-    if form is Gram:
+    moments = moments_of(x, t) if form is Moments else RowMoments(x, t.astype(np.float64))
+    refit = least_squares(moments.problem(True), np.ones((1, 2, 8)))
+    if form is Moments:
         assert np.linalg.eigvalsh(refit.problem.gram.mean()[0]).min() < -1e-7
     kept, weights = choose(refit, np.ones((1, 2, 8)), np.ones((1, 2, 8), bool), geometric(16, 9, 2))
     weights = refit.exact(weights, kept)
@@ -325,3 +351,41 @@ def test_a_gram_that_rounding_left_indefinite_is_fitted_with_a_higher_ridge():
 def test_a_gram_indefinite_by_more_than_rounding_is_refused():
     with pytest.raises(StatisticsError, match="not positive definite"):
         Refit(*indefinite(-5.0))
+
+
+def test_rows_and_their_moments_choose_and_fit_alike():
+    """Fewer rows than columns, where both may be used: rows choose no worse, and the same masks fit alike."""
+    errors = np.zeros(2)
+    for seed in range(5):
+        x, t, rows = layer(seed, rows=12, d_in=40, d_out=6, form=RowMoments)
+        reference = np.random.default_rng(5).standard_normal((2, 6, 40))
+        whole = np.ones(reference.shape, bool)
+        fits = [least_squares(moments.problem(True), reference, 1e-2) for moments in (rows, moments_of(x, t))]
+        one, other = (fit.saliency(reference) for fit in fits)
+        np.testing.assert_allclose(one, other, rtol=1e-6)  # one inverse by Woodbury, one by Cholesky
+        for place, fit in enumerate(fits):
+            kept, _ = choose(fit, reference, whole, geometric(whole.size, 60, 8))
+            one, other = (each.exact(reference, kept) for each in fits)
+            np.testing.assert_allclose(one, other, atol=1e-6)  # condition 1e4
+            errors[place] += fits[1].problem.error(one).sum()
+    assert errors[0] < 1.1 * errors[1]  # they stop at different places on the way, so that choices differ
+
+
+def test_columns_fewer_than_rows_do_not_send_the_multipliers_off():
+    """One kept column of twelve rows: X_K X_Kᵀ is singular, and steps in the multipliers went astray."""
+    _, _, moments = layer(rows=12, d_in=40, form=RowMoments)
+    reference = np.random.default_rng(5).standard_normal((2, 4, 40)).astype(np.float32)
+    kept = np.zeros(reference.shape, bool)
+    kept[:, :, 7] = True
+    refit = least_squares(moments.problem(True), reference, 1e-6)
+    best = refit.exact(reference, kept)
+    np.testing.assert_allclose(refit.improve(reference, kept, 3), best, rtol=1e-4)  # one unknown a unit
+
+
+def test_weights_of_rows_are_as_wide_as_the_reference():
+    _, _, moments = layer(rows=5, form=RowMoments)
+    for dtype in (np.float32, np.float64):
+        reference = np.ones((2, 4, 6), dtype)
+        refit = least_squares(moments.problem(True), reference)
+        kept, weights = choose(refit, reference, reference > 0, geometric(48, 20, 3))
+        assert weights.dtype == refit.exact(weights, kept).dtype == refit.saliency(weights).dtype == dtype

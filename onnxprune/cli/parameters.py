@@ -148,6 +148,7 @@ _HELP = {
     "samples": "Use so many samples, drawn by the seed; all if not given.",
     "positions": "Take at most so many positions of each sample into statistics of inputs; all if not given.",
     "batch_size": "Samples run at once.",
+    "memory": "Stay within so much memory (4GiB): more passes over the data, and files for what is large.",
     "seed": "Seed of everything random.",
     "provider": "Where onnxruntime runs.",
     "pack": "How pruned weights are stored.",
@@ -211,6 +212,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "clip": {"type": float},
     "max_drop": {"type": fraction, "metavar": "DROP"},
     "max_bytes": {"type": size, "metavar": "SIZE"},
+    "memory": {"type": size, "metavar": "SIZE"},
     "max_share": {"type": fraction, "metavar": "FRACTION"},
     "max_macs": {"type": count, "metavar": "COUNT"},
     "min_metric": {"type": fraction, "metavar": "VALUE"},
@@ -228,7 +230,7 @@ _COMMON: dict[str, dict[str, Any]] = {
 }
 
 COMPRESSION = tuple(Options.model_fields)
-CALIBRATION = ("loss", "average", "samples", "positions", "batch_size", "seed", "provider")
+CALIBRATION = ("loss", "average", "samples", "positions", "batch_size", "memory", "seed", "provider")
 GOAL = tuple(Goal.model_fields)
 SWEEP = tuple(name for name in COMPRESSION if name not in ("recipe", "pattern", *get_args(Axis)))
 TRAINING = tuple(Training.model_fields)

@@ -22,9 +22,10 @@ from onnxprune.cluster.parcel import pack
 from onnxprune.cluster.shards import Shards
 from onnxprune.cluster.worker import Worker
 from onnxprune.data import Data
-from onnxprune.errors import RuntimeUnavailableError
+from onnxprune.errors import RuntimeUnavailableError, UsageError
 from onnxprune.progress import Advance, Progress, Silent
-from onnxprune.statistics import Gathering, Statistics, collect
+from onnxprune.statistics import Gathering, Statistics
+from onnxprune.statistics import gather as gather_here
 
 _PATIENCE = 180.0  # seconds until the first worker has to be there
 _LOSSES = 3  # so many workers lost over one and the same thing are no accident
@@ -36,14 +37,19 @@ _MEMORY = "if memory has run out, use fewer --workers or a smaller --batch-size"
 def gather(
     model: ir.Model, sha256: str, data: Data, how: Gathering, progress: Progress | None = None
 ) -> Statistics:
-    """`statistics.collect`, on the cluster of the context if there is one.
+    """`statistics.gather`, on the cluster of the context if there is one.
 
     Raises:
-        OnnxPruneError: as `collect` and `collect_on`.
+        UsageError: the memory is limited, which is only known to be kept in one process.
+        OnnxPruneError: as `statistics.gather` and `collect_on`.
     """
     there = current()
     if there is None:
-        return collect(model, sha256, data, how, progress)
+        return gather_here(model, sha256, data, how, progress)
+    if how.memory is not None:
+        raise UsageError(
+            "--memory is for one process; leave it out, and give --ray fewer --workers a machine"
+        )
     return collect_on(there, model, sha256, data, how, progress)
 
 

@@ -87,6 +87,11 @@ class Data:
             feeds = {want.name: want.take(part.arrays[want.name], rows) for want in self.inputs}
             yield Batch(feeds, None if part.labels is None else part.labels[rows], len(rows))
 
+    def hold(self, most: int) -> int:
+        """Keep at most so many bytes more of what is read on demand; how many that may be."""
+        lazy = (array for part in self.parts for array in part.arrays.values() if isinstance(array, Lazy))
+        return max((array.hold(most) for array in lazy), default=0)  # arrays of one source share them
+
     def array(self, name: str) -> Array:
         """All samples of the input `name` in one array of the model's dtype.
 

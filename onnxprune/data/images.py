@@ -57,6 +57,11 @@ class Decoder:
         self._kept: dict[int, Array] = {}
         self._room = _KEPT_BYTES
 
+    def hold(self, most: int) -> int:
+        """Keep at most so many bytes of pixels more; how many that may be."""
+        self._room = min(self._room, most)
+        return self._room
+
     def sizes(self) -> list[Size]:
         """What every image comes out as; where they differ, all headers are read."""
         size = self.how.one_size(self.taken)
@@ -108,6 +113,10 @@ class ImageRows(Lazy):
         each = (*size, channels) if decoder.layout == "nhwc" else (channels, *size)
         self.shape = (len(numbers), *each)
         self.dtype = np.dtype(np.uint8) if decoder.table is None else decoder.table.dtype
+
+    def hold(self, most: int) -> int:
+        """Keep at most so many bytes of pixels more, of all images of the source."""
+        return self._decoder.hold(most)
 
     def __getitem__(self, index: Any) -> Array:
         return self._decoder.read(self._numbers if index is ... else self._numbers[index[0]])

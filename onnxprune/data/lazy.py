@@ -36,6 +36,10 @@ class Lazy(ABC):
     @abstractmethod
     def __getitem__(self, index: Any) -> Array: ...
 
+    def hold(self, most: int) -> int:
+        """Keep at most so many bytes more of what is read; how many that may be."""
+        return 0
+
     def sound(self, rows: npt.NDArray[np.int64]) -> bool:
         """Whether `rows` need not be read to know that their values fit; damage that is seen is raised."""
         return False

@@ -113,9 +113,15 @@ class Layer:
         """Emit s, or a gradient of its shape, likewise as [groups, d_out, rows]."""
         return picked(op, self._kind.responses(self, op, value), rows)
 
-    def read(self) -> tuple[Array, Array | None]:
-        """Current weights as a float64 matrix and the bias as float64 [groups, d_out] (None without one)."""
-        matrix = self.matrix(array_of(self.weight).astype(np.float64))
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What weights lose nothing in: float32, or float64 where they are that."""
+        double = array_of(self.weight).dtype == np.float64
+        return np.dtype(np.float64 if double else np.float32)
+
+    def read(self, dtype: npt.DTypeLike = np.float64) -> tuple[Array, Array | None]:
+        """Current weights, a matrix of `dtype`, and the bias, float64 [groups, d_out] (None without one)."""
+        matrix = self.matrix(array_of(self.weight).astype(dtype))
         if self.bias is None:
             return matrix, None
         beta = number_of(self.uses[0].node, "beta")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnxprune.report.memory import memory_use
 from onnxprune.report.schema import CalibratedLayer, Calibration
 from onnxprune.statistics import Statistics
 
@@ -22,5 +23,6 @@ def summarise(statistics: Statistics, model: Path, output: Path) -> Calibration:
         loss=statistics.loss,
         average=statistics.average,
         seed=statistics.seed,
+        memory=memory_use(statistics.plan),
         layers=tuple(layers),
     )

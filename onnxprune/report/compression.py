@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.cut import Cut
@@ -19,6 +20,8 @@ from onnxprune.prune import Pruned
 from onnxprune.report import schema
 from onnxprune.report.bins import histogram, saliency_map
 from onnxprune.statistics import Statistics
+
+Array = npt.NDArray[Any]
 
 
 class Sizes(NamedTuple):
@@ -82,7 +85,7 @@ def describe(
         ),
         saliency_map=saliency_map(
             [
-                (before_layers[name].read()[0], scores, pruned.kept[name])
+                (_weights(before_layers[name]), scores, pruned.kept[name])
                 for name, scores in pruned.scores.items()
             ]
         ),
@@ -108,8 +111,8 @@ def versions() -> dict[str, str]:
 
 def layer_row(before: Layer, after: Layer | None, importance: float | None) -> schema.LayerRow:
     """What became of one layer; `after` is None where it left the graph, `importance` where there is none."""
-    dense = before.read()[0]
-    pruned = np.zeros(0) if after is None else after.read()[0]
+    dense = _weights(before)
+    pruned = np.zeros(0) if after is None else _weights(after)
     return schema.LayerRow(
         name=before.name,
         op=before.op,
@@ -118,6 +121,11 @@ def layer_row(before: Layer, after: Layer | None, importance: float | None) -> s
         importance=importance,
         histogram=histogram(dense, pruned),
     )
+
+
+def _weights(layer: Layer) -> Array:
+    """As they are, not in float64: of the largest layers that is a gigabyte."""
+    return layer.read(layer.dtype)[0]
 
 
 def _layers(model: ir.Model) -> dict[str, Layer]:

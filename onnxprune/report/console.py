@@ -78,6 +78,8 @@ def print_compression(report: CompressionReport) -> None:
     if report.seconds:
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
         out.print(f"time: {stages}", soft_wrap=True)
+    if report.memory is not None:
+        out.print(words.memory(report.memory), soft_wrap=True)
     if report.macs_before is not None and report.macs_before == report.macs_after and report.kept_ratio < 1:
         out.print(
             "zeros make the file smaller, not onnxruntime faster: the MACs are unchanged", soft_wrap=True
@@ -123,6 +125,8 @@ def print_calibration(calibration: Calibration) -> None:
     out.print(
         f"{calibration.samples:,} samples{drawn}, loss {calibration.loss}, average {calibration.average}"
     )
+    if calibration.memory is not None:
+        out.print(words.memory(calibration.memory), soft_wrap=True)
     out.print(f"written: {calibration.output}", soft_wrap=True)
 
 

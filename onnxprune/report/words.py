@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from onnxprune.report.schema import CompressionReport, EpochRow, GateCheck, GoalReport, MetricChange, Trial
+from onnxprune.report.schema import (
+    CompressionReport,
+    EpochRow,
+    GateCheck,
+    GoalReport,
+    MemoryUse,
+    MetricChange,
+    Trial,
+)
 
 _FRACTIONS = ("top1", "top5", "agreement")
 _NAMES_SHOWN = 3
@@ -37,6 +45,20 @@ def change(name: str, before: float, after: float) -> str:
     difference = after - before
     text = f"{100 * difference:+.2f} points" if name in _FRACTIONS else f"{difference:+.3g}"
     return text.replace("-", "−")
+
+
+def memory(use: MemoryUse) -> str:
+    """What a limit of memory led to."""
+    passes = "one pass" if use.passes == 1 else f"{use.passes} passes"
+    where = ", factors in files" if use.spilled else ""
+    return (
+        f"memory: {_mebibytes(use.predicted)} predicted at the most, {_mebibytes(use.peak)} measured, of "
+        f"{_mebibytes(use.limit)}; statistics in {passes}, {use.run:,} samples at once{where}"
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def fate(row: EpochRow, best: int | None) -> str:

@@ -84,7 +84,8 @@ def _mlprune(
 ) -> Array:
     known = _known(statistics)
     damp_a, damp_g = damping_pair(known.activations, known.gradients, damping)
-    scores = 0.5 * known.positions * weights**2
+    scores: Array = np.square(weights)
+    scores *= 0.5 * known.positions
     scores /= known.activations.damped(damp_a).inverse_diagonal()[:, None, :-1]
     if known.gradients is not None:
         scores /= known.gradients.damped(damp_g).inverse_diagonal()[:, :, None]

@@ -1,14 +1,17 @@
 """Statistics: activation means and the Kronecker factors A and G of every layer.
 
 `graph` emits the sums as graph outputs, a layer by an `entry`, those of few rows `waiting` for more.
-`collect` runs it and `totals` adds up. `factors` is the linear algebra on them and `store` their file;
+`collect` runs it and `totals` adds up, `gathering` in several passes where memory is limited: `fitting` says
+in which. `factors` is the linear algebra on them and `store` their file;
 `first_order` has what scores of units need of activations and gradients together.
 """
 
 from onnxprune.statistics.collect import Gathering, collect
 from onnxprune.statistics.factors import Damped, Factor, Gram, Samples, damping_pair
 from onnxprune.statistics.first_order import FirstOrder, FirstOrders, Site, collect_first_order
-from onnxprune.statistics.store import LayerStatistics, Statistics, load, merge, save
+from onnxprune.statistics.gathering import gather
+from onnxprune.statistics.graph import kept_positions
+from onnxprune.statistics.store import LayerStatistics, Plan, Statistics, load, merge, save
 
 __all__ = [
     "Damped",
@@ -18,12 +21,15 @@ __all__ = [
     "Gathering",
     "Gram",
     "LayerStatistics",
+    "Plan",
     "Samples",
     "Site",
     "Statistics",
     "collect",
     "collect_first_order",
     "damping_pair",
+    "gather",
+    "kept_positions",
     "load",
     "merge",
     "save",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Average, Loss
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Provider, Session, on_gpu
+from onnxprune.statistics.feeding import NoiseSource, portions
 from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_positions
 from onnxprune.statistics.resident import Resident
 from onnxprune.statistics.store import LayerStatistics, Statistics
@@ -35,7 +36,7 @@ class Gathering:
     """How statistics are gathered; saved with them, and compared before they are merged.
 
     `positions`: at how many of a sample's positions A is taken at most, drawn by the seed; all if None. G
-    is taken at all of them.
+    is taken at all of them. `memory`: bytes to stay within (see `gather`).
     """
 
     loss: Loss = "auto"
@@ -45,6 +46,7 @@ class Gathering:
     seed: int = 0
     provider: Provider = "auto"
     positions: int | None = None
+    memory: int | None = field(default=None, compare=False)  # changes what is done, not what comes of it
 
     def __post_init__(self) -> None:
         """Refuse to take no positions.
@@ -63,18 +65,22 @@ def collect(
     how: Gathering | None = None,
     progress: Progress | None = None,
     only: Collection[str] | None = None,
+    run: int | None = None,
+    name: str = "statistics",
 ) -> Statistics:
     """Run every batch of `data` and return the sums, of all layers or of those named in `only`.
+
+    `run` is how many samples of a batch run at once (see `portions`), `name` the stage's for the progress.
 
     Raises:
         StatisticsError: NaN or Inf in a layer's statistics, or positions that cannot be drawn; names the
             layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
-    collector = Collector(model, data, how or Gathering(), only)
-    with (progress or Silent()).stage("statistics", data.count) as advance:
-        for number, batch in enumerate(data.batches()):
-            collector.add(number, batch)
+    collector = Collector(model, data, how or Gathering(), only, run=run)
+    with (progress or Silent()).stage(name, data.count) as advance:
+        for number, (batch, noise) in enumerate(portions(data, collector.noise, run)):
+            collector.add(number, batch, noise)
             advance(batch.count)
     return collector.statistics(sha256)
 
@@ -103,8 +109,12 @@ class Collector:
         how: Gathering,
         only: Collection[str] | None = None,
         threads: int = 0,
+        run: int | None = None,
     ) -> None:
-        """Build the graph and load it; `threads` are those that it runs on, 0: one for each processor.
+        """Build the graph and load it.
+
+        `threads` are those that it runs on, 0: one for each processor; `run` is how many samples of a batch
+        run at once, all of them if None.
 
         Raises:
             StatisticsError, GradientError, ModelError: as `collect`.
@@ -116,28 +126,30 @@ class Collector:
             loss=how.loss,
             gradients=how.gradients,
             only=only,
-            sampled={layer.name for layer in self._layers if _few_rows(layer, data.count, how.positions)},
+            sampled={layer.name for layer in self._layers if few_rows(layer, data.count, how.positions)},
             labels=how.labels,
             positions=how.positions,
-            batch=min(data.batch_size, data.count),
+            batch=min(run or data.batch_size, data.count),
             wait=how.average == "mean" and not on_gpu(how.provider),
         )
         self._runner = _runner(graph, how, threads)
+        lean = how.memory is not None
         self._queues = {
-            name: Queue.of(waiting, how.provider, threads) for name, waiting in graph.waiting.items()
+            name: Queue.of(waiting, how.provider, threads, lean) for name, waiting in graph.waiting.items()
         }
-        self._noise = NoiseSource(graph, how, threads)
+        self.noise = NoiseSource(graph, how.seed, how.provider, threads)
         averaged = data.batch_count if how.average == "exponential" else None
         self._totals = [Totals(averaged, graph.shares.get(layer.name, 1.0)) for layer in self._layers]
         self._samples = 0
 
-    def add(self, number: int, batch: Batch) -> None:
-        """Run batch `number`.
+    def add(self, number: int, batch: Batch, noise: Mapping[str, Array] | None = None) -> None:
+        """Run batch `number`, with its own noise if it is given none.
 
         Raises:
             ModelError: it does not run.
         """
-        feeds = feeds_of(self._graph, batch, self._noise.draw(number, batch.feeds))
+        noise = self.noise.draw(number, batch.feeds) if noise is None else noise
+        feeds = feeds_of(self._graph, batch, noise)
         outputs = self._runner.run({**feeds, START: _start(self._how.seed, number)})
         for name, queue in self._queues.items():
             outputs |= queue.add(number, outputs.pop(name))
@@ -160,7 +172,7 @@ class Collector:
         self._samples += other.samples
 
     def statistics(self, sha256: str) -> Statistics:
-        """The statistics of all that was gathered, of the model with that hash.
+        """The statistics of all that was gathered, of the model with that hash; it is given away.
 
         Raises:
             StatisticsError: NaN or Inf, or there was no batch.
@@ -181,8 +193,8 @@ class Collector:
             positions=self._how.positions,
             blocked=dict(graph.blocked),
         )
-        for layer, sums in zip(self._layers, self._totals, strict=True):
-            total.layers[layer.name] = _finished(layer, sums, self._samples, graph)
+        for layer in self._layers:  # none is held twice
+            total.layers[layer.name] = _finished(layer, self._totals.pop(0), self._samples, graph)
         return total
 
     def _bring(self) -> None:
@@ -204,7 +216,7 @@ def _runner(graph: StatisticsGraph, how: Gathering, threads: int) -> Session | R
     """On a GPU one whose sums stay there, where every batch counts alike."""
     if on_gpu(how.provider) and how.average == "mean":
         return Resident.of(graph.model, how.provider, threads)
-    return Session(graph.model, how.provider, threads=threads)
+    return Session(graph.model, how.provider, threads=threads, lean=how.memory is not None)
 
 
 def _finished(layer: Layer, sums: Totals, samples: int, graph: StatisticsGraph) -> LayerStatistics:
@@ -222,7 +234,8 @@ def _start(seed: int, number: int) -> Array:
     return np.asarray(np.random.default_rng([seed, number, 1]).integers(2**62))
 
 
-def _few_rows(layer: Layer, samples: int, positions: int | None) -> bool:
+def few_rows(layer: Layer, samples: int, positions: int | None) -> bool:
+    """Whether a layer has so few rows in all that they are kept instead of a gram."""
     kept = kept_positions(layer, positions)
     return kept is not None and kept * samples < layer.d_in + 1
 
@@ -233,23 +246,3 @@ def feeds_of(graph: StatisticsGraph, batch: Batch, noise: Mapping[str, Array]) -
     if graph.head is not None and graph.head.label is not None and batch.labels is not None:
         feeds[graph.head.label] = np.asarray(batch.labels, dtype=np.int64)
     return feeds
-
-
-class NoiseSource:
-    """Draws the noise inputs; their shapes come from a run of the model, once for each shape of the feeds."""
-
-    def __init__(self, graph: StatisticsGraph, how: Gathering, threads: int = 0) -> None:
-        self._head, self._seed = graph.head, how.seed
-        shapes = graph.shapes if graph.head is not None and graph.head.noise else None
-        self._session = None if shapes is None else Session(shapes, how.provider, threads=threads)
-        self._known: dict[tuple[tuple[int, ...], ...], dict[str, tuple[int, ...]]] = {}
-
-    def draw(self, number: int, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """The noise of batch `number`; the same for the same seed on every machine."""
-        if self._head is None or self._session is None:
-            return {}
-        key = tuple(array.shape for array in feeds.values())
-        if key not in self._known:
-            shapes = self._session.run(feeds)
-            self._known[key] = {name: tuple(int(size) for size in shape) for name, shape in shapes.items()}
-        return self._head.draw(np.random.default_rng([self._seed, number]), self._known[key])

@@ -77,7 +77,7 @@ class Gram:
         Raises:
             StatisticsError: that is not positive definite.
         """
-        return _solved_damped(self.total[group][columns[:, None], columns] / self.weight, damping, rows)
+        return solved_damped(self.total[group][columns[:, None], columns] / self.weight, damping, rows)
 
     def flops_within(self, columns: int, rows: int) -> float:
         """What `within` costs."""
@@ -91,7 +91,7 @@ class Gram:
         """
         matrices = self.mean()
         np.einsum("gii->gi", matrices)[...] += damping[:, None]
-        return _DampedGram(matrices)
+        return _DampedGram(matrices)  # which takes them for its own
 
 
 @dataclass
@@ -131,27 +131,8 @@ class Samples:
         product /= self.weight
         return product
 
-    def single(self) -> Samples:
-        """The same in float32."""
-        return Samples(self.rows.astype(np.float32), self.weight)
-
-    def within(self, group: int, columns: Array, damping: float, rows: Array) -> Array:
-        """`rows` [m, columns] times the inverse of those columns' own mean plus `damping` times I.
-
-        By Woodbury where the columns are more than the samples.
-
-        Raises:
-            StatisticsError: that is not positive definite.
-        """
-        own = self.rows[group][:, columns].astype(np.float64)
-        if len(own) >= len(columns):
-            return _solved_damped(own.T @ own / self.weight, damping, rows)
-        inner = _solved_damped(own @ own.T, self.weight * damping, rows @ own.T)
-        solved: Array = (rows - inner @ own) / damping
-        return solved
-
     def flops_within(self, columns: int, rows: int) -> float:
-        """What `within` costs."""
+        """What it costs to solve for `rows` on some `columns`, by Woodbury where the samples are fewer."""
         samples = self.rows.shape[1]
         less, more = sorted((samples, columns))
         return float(less**3 / 3 + 2.0 * less**2 * (more + rows) + 4.0 * rows * samples * columns)
@@ -207,14 +188,16 @@ class _DampedSamples:
 
 
 def _cholesky(matrix: Array) -> Array:
+    """The factor of a symmetric `matrix`, in its place."""
     try:
-        factor: Array = scipy.linalg.cholesky(matrix, lower=True, check_finite=False)
+        # LAPACK's order is the other one; of a symmetric matrix it is the same, and nothing is copied
+        factor: Array = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)
     except scipy.linalg.LinAlgError as error:
         raise StatisticsError("a damped factor is not positive definite; raise --damping") from error
     return factor
 
 
-def _solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
+def solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
     """`rows` times (matrix + damping · I)⁻¹; `matrix` is overwritten."""
     matrix.flat[:: len(matrix) + 1] += damping
     _, solved, failed = scipy.linalg.lapack.dposv(matrix, rows.T, lower=1)

@@ -25,7 +25,8 @@ from onnxprune.gradient import attach_loss, backpropagate, takes_labels
 from onnxprune.layers import find_layers
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Session
-from onnxprune.statistics.collect import Gathering, NoiseSource, feeds_of
+from onnxprune.statistics.collect import Gathering, feeds_of
+from onnxprune.statistics.feeding import NoiseSource
 from onnxprune.statistics.graph import StatisticsGraph, expose, noise_shapes
 
 Array = npt.NDArray[Any]
@@ -74,7 +75,7 @@ def collect_first_order(
     """
     graph, blocked = _build(model, sites, how, labels=data.labelled and takes_labels(model.graph, how.loss))
     reached = [site for site in sites if site not in blocked]
-    session, noise = Session(graph.model, how.provider), NoiseSource(graph, how)
+    session, noise = Session(graph.model, how.provider), NoiseSource(graph, how.seed, how.provider)
     parts: dict[str, list[Array]] = {}
     with (progress or Silent()).stage("unit scores", data.count) as advance:
         for number, batch in enumerate(data.batches()):

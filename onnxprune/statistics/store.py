@@ -7,7 +7,7 @@ adding. The file carries the model's hash; statistics of another model are refus
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,7 +65,8 @@ class LayerStatistics:
             factor, Samples
         ):  # a row's last entry is the 1 of ā, scaled as the row is in an average
             return Samples(factor.rows[:, :, :-1] - factor.rows[:, :, -1:] * mean[:, None, :], factor.weight)
-        total = (factor.mean()[:, :-1, :-1] - mean[:, :, None] * mean[:, None, :]) * factor.weight
+        total = (-factor.weight * mean)[:, :, None] * mean[:, None, :]
+        total += factor.total[:, :-1, :-1]
         return Gram(total, factor.weight)
 
     def merge(self, other: LayerStatistics, decay: float = 1.0, share: float = 1.0) -> LayerStatistics:
@@ -116,11 +117,27 @@ class LayerStatistics:
         return all(_largest_square(factor) <= _LARGEST for factor in sums)  # so that NaN fails
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How statistics are gathered inside `limit` bytes; `predicted` is the peak of resident memory.
+
+    `run`: samples at once. `parts`: names of the layers of each pass. `spilled`: whether factors are kept in
+    files.
+    """
+
+    limit: int
+    predicted: int
+    run: int
+    parts: tuple[tuple[str, ...], ...]
+    spilled: bool
+
+
 @dataclass
 class Statistics:
     """Statistics of all layers of the model with hash `sha256`; `blocked` says which have no G, and why.
 
-    `positions` is at how many of a sample's A was taken at most; all if None.
+    `positions` is at how many of a sample's A was taken at most; all if None. `plan` says how they were
+    gathered inside a limit of memory, if they were; a file does not have it.
     """
 
     sha256: str
@@ -130,7 +147,8 @@ class Statistics:
     seed: int
     positions: int | None = None
     blocked: dict[str, str] = field(default_factory=dict)
-    layers: dict[str, LayerStatistics] = field(default_factory=dict)
+    layers: MutableMapping[str, LayerStatistics] = field(default_factory=dict)
+    plan: Plan | None = None
 
     def require(self, sha256: str) -> None:
         """Refuse to be used for another model.

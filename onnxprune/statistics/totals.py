@@ -54,7 +54,8 @@ class Totals:
     def _accumulate(self, name: str, values: Array, part: float) -> None:
         total = self.sums.get(name)
         if total is None:
-            self.sums[name] = values.astype(np.float64) * part
+            total = self.sums[name] = values.astype(np.float64)
+            total *= part
             return
         np.add(total, values if part == 1.0 else values * np.float64(part), out=total)
 

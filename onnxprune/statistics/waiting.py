@@ -60,9 +60,9 @@ class Queue:
     _groups: defaultdict[int, dict[int, Array]] = field(default_factory=lambda: defaultdict(dict))
 
     @classmethod
-    def of(cls, waiting: Waiting, provider: Provider, threads: int = 0) -> Queue:
-        """An empty one."""
-        return cls(waiting, Session(waiting.model, provider, threads=threads))
+    def of(cls, waiting: Waiting, provider: Provider, threads: int = 0, lean: bool = False) -> Queue:
+        """An empty one; `threads` and `lean` are its session's."""
+        return cls(waiting, Session(waiting.model, provider, threads=threads, lean=lean))
 
     def add(self, number: int, part: Array) -> dict[str, Array]:
         """The sums of the group of batch `number`, if it is whole now; batches come in any order."""

@@ -3,27 +3,25 @@
 The sweep needs the dense and the pruned network's values at every layer, but never all at once. A `Frontier`
 holds only the values that cross the cut between what has run and what has not; `advance` runs the subgraph up
 to the values wanted next, on every batch. A walk over the whole graph costs one forward pass and holds one
-cut's activations, in memory up to `memory` bytes and in memory-mapped files beyond.
+cut's activations, in memory up to `memory` bytes and in files beyond.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
-from weakref import finalize
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Data
 from onnxprune.reading import ancestors, read_by
 from onnxprune.session import Provider, Session
+from onnxprune.spilling import Folder, Spilled
 
 Array = npt.NDArray[Any]
+
+MEMORY = 1 << 30  # bytes of values that a frontier holds in memory where nothing else is said
 
 
 class Frontier:
@@ -32,7 +30,7 @@ class Frontier:
     `model` may have its initializers changed between calls, as long as the nodes that read them have not run.
     """
 
-    def __init__(self, model: ir.Model, data: Data, provider: Provider, memory: int = 4 << 30) -> None:
+    def __init__(self, model: ir.Model, data: Data, provider: Provider, memory: int = MEMORY) -> None:
         self._model = model
         self._provider = provider
         self._done: set[ir.Node] = set()
@@ -85,14 +83,13 @@ class Frontier:
 
 
 class _Store:
-    """Arrays by value and batch; past `memory` bytes new ones go to memory-mapped files."""
+    """Arrays by value and batch; past `memory` bytes new ones go to files."""
 
     def __init__(self, memory: int) -> None:
-        self._arrays: dict[ir.Value, dict[int, Array]] = {}
+        self._arrays: dict[ir.Value, dict[int, Array | Spilled]] = {}
         self._memory = memory
         self._held = 0  # bytes of the arrays in memory
-        self._folder: Path | None = None
-        self._files = 0
+        self._folder = Folder("frontier")
 
     def values(self) -> list[ir.Value]:
         return list(self._arrays)
@@ -101,33 +98,23 @@ class _Store:
         return value in self._arrays
 
     def get(self, value: ir.Value, batch: int) -> Array:
-        return self._arrays[value][batch]
+        stored = self._arrays[value][batch]
+        return stored.array() if isinstance(stored, Spilled) else stored
 
     def put(self, value: ir.Value, batch: int, array: Array) -> None:
-        stored = self._arrays.setdefault(value, {})
-        self._held -= _in_memory(stored.get(batch))
-        full = self._held + array.nbytes > self._memory
-        stored[batch] = self._spill(array) if full else array
-        self._held += _in_memory(stored[batch])
+        arrays = self._arrays.setdefault(value, {})
+        if batch in arrays:
+            self._forget(arrays.pop(batch))
+        fits = not array.size or not array.ndim or self._held + array.nbytes <= self._memory
+        arrays[batch] = array if fits else self._folder.put(array)
+        self._held += array.nbytes if fits else 0
 
     def drop(self, value: ir.Value) -> None:
-        for array in self._arrays.pop(value).values():
-            self._held -= _in_memory(array)
-            if isinstance(array, np.memmap):
-                Path(str(array.filename)).unlink()
+        for stored in self._arrays.pop(value).values():
+            self._forget(stored)
 
-    def _spill(self, array: Array) -> Array:
-        if not array.ndim or not array.size:
-            return array
-        if self._folder is None:
-            self._folder = Path(mkdtemp(prefix="onnxprune-frontier-"))
-            finalize(self, shutil.rmtree, self._folder)  # with the store, or when the program ends
-        self._files += 1
-        mapped = np.memmap(self._folder / str(self._files), array.dtype, "w+", shape=array.shape)
-        mapped[...] = array
-        return mapped
-
-
-def _in_memory(array: Array | None) -> int:
-    """Bytes that an array takes in memory: none if it is a map of a file."""
-    return array.nbytes if type(array) is np.ndarray else 0
+    def _forget(self, stored: Array | Spilled) -> None:
+        if isinstance(stored, Spilled):
+            stored.drop()
+        else:
+            self._held -= stored.nbytes

@@ -1,15 +1,10 @@
-"""Moments of a refit: what least squares needs to know of a layer's pruned inputs X and its targets T.
+"""Gathering moments: one small graph a layer turns its pruned inputs and its targets into `sums`.
 
-    gram    Σ x xᵀ  or the x themselves (see `factors`)      cross   Σ t xᵀ
-    input   Σ x                                               target  Σ t            square  Σ t²
-
-They are gathered in onnxruntime by one small graph a layer; only sums come back. With a free bias the best
-bias is t̄ − W x̄ for any W, so the fit is one of centred moments.
+It runs in onnxruntime; only sums come back, or the rows where they are fewer than the columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,57 +14,14 @@ import onnx_ir as ir
 from onnxprune.emit import Emitter
 from onnxprune.grams import square, times
 from onnxprune.layers import Layer, Use
-from onnxprune.refit import Problem
 from onnxprune.rows import Every, Rows
 from onnxprune.session import Provider, Session
-from onnxprune.statistics import Factor, Gram, LayerStatistics, Samples
+from onnxprune.statistics import Gram, LayerStatistics, Samples
 from onnxprune.statistics.entry import sum_type, widened
+from onnxprune.sweep.sums import Moments, RowMoments
 from onnxprune.sweep.targets import Target
 
 Array = npt.NDArray[Any]
-
-
-@dataclass
-class Moments:
-    """Sums over `weight` rows; layouts [groups, …] as in `layers`."""
-
-    gram: Factor
-    cross: Array
-    input: Array
-    target: Array
-    square: Array
-    weight: float
-
-    def __add__(self, other: Moments) -> Moments:
-        """Moments of both sets of rows."""
-        assert type(self.gram) is type(other.gram)
-        return Moments(
-            self.gram.merge(other.gram),  # type: ignore[arg-type]  # the same form, as asserted
-            self.cross + other.cross,
-            self.input + other.input,
-            self.target + other.target,
-            self.square + other.square,
-            self.weight + other.weight,
-        )
-
-    def of(self, outputs: npt.NDArray[np.int64]) -> Moments:
-        """Those of some of the output units."""
-        cross, target, square = (array[:, outputs] for array in (self.cross, self.target, self.square))
-        return Moments(self.gram, cross, self.input, target, square, self.weight)
-
-    def problem(self, has_bias: bool) -> Problem:
-        """The least-squares problem, centred where a bias is free to absorb the means."""
-        mean_x = self.input / self.weight * has_bias
-        mean_t = self.target / self.weight * has_bias
-        if isinstance(self.gram, Samples):
-            centred: Factor = Samples(
-                self.gram.rows - mean_x[:, None, :].astype(self.gram.rows.dtype), self.weight
-            )
-        else:
-            total = self.gram.total - self.weight * mean_x[:, :, None] * mean_x[:, None, :]
-            centred = Gram(total, self.weight)
-        cross = self.cross / self.weight - mean_t[:, :, None] * mean_x[:, None, :]
-        return Problem(centred, cross, mean_x, mean_t, self.square / self.weight - mean_t**2)
 
 
 class MomentsGraph:
@@ -95,15 +47,17 @@ class MomentsGraph:
         )
         dense, offset = self._parts(op, graph, target)
         wanted = _sum(op, dense, offset, -1.0, target.sign)
-        outputs = {
-            "gram": op.Identity(features) if sampled else square(op, features, layer.groups, layer.d_in),
-            "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
-            **self._targets(op, features, wanted),
-        }
+        outputs = {"rows": op.Identity(features), "targets": op.Identity(wanted)}
+        if not sampled:
+            outputs = {
+                "gram": square(op, features, layer.groups, layer.d_in),
+                "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
+                **self._targets(op, features, wanted),
+            }
         self._session = _session(graph, outputs, sum_type(layer), provider)
         self._relaxed = None
         bounds = target.bounds()
-        if bounds is not None and target.sign > 0:
+        if bounds is not None and target.sign > 0 and not sampled:
             self._relaxed = self._relaxation(use, target, bounds, opset, provider)
 
     def _relaxation(
@@ -161,17 +115,16 @@ class MomentsGraph:
         }
         return out["cross"], out["target_sum"], out["square"]
 
-    def run(self, feeds: dict[str, Array]) -> Moments:
-        """Moments of one batch, float64."""
+    def run(self, feeds: dict[str, Array]) -> Moments | RowMoments:
+        """Moments of one batch, in the dtype of the run."""
         out = self._session.run(feeds)
-        rows = out["gram"].shape[2] if self._sampled else self._rows(feeds, out)
-        wide = {name: array.astype(np.float64) for name, array in out.items() if name != "gram"}
-        gram = (
-            Samples(np.ascontiguousarray(out["gram"].transpose(0, 2, 1)), rows)
-            if self._sampled
-            else Gram(out["gram"].astype(np.float64), rows)
+        if self._sampled:
+            rows, targets = (out[name].transpose(0, 2, 1) for name in ("rows", "targets"))
+            return RowMoments(np.ascontiguousarray(rows), targets.astype(np.float64, order="C"))
+        count = self._rows(feeds, out)
+        return Moments(
+            Gram(out["gram"], count), out["cross"], out["sum"], out["target_sum"], out["square"], count
         )
-        return Moments(gram, wide["cross"], wide["sum"], wide["target_sum"], wide["square"], rows)
 
     def _rows(self, feeds: dict[str, Array], out: dict[str, Array]) -> float:
         groups, d_out = out["target_sum"].shape
@@ -179,15 +132,15 @@ class MomentsGraph:
         return -(-rows // self._stride)
 
 
-def moments_of_all_uses(layer: Layer, statistics: LayerStatistics) -> Moments:
+def moments_of_all_uses(layer: Layer, statistics: LayerStatistics) -> Moments | RowMoments:
     """Moments of a shared weight in the dense network, where T = W X + b at every use."""
     weights, bias = layer.read()
     bias = np.zeros(weights.shape[:2]) if bias is None else bias
     factor, rows = statistics.activations, statistics.activations.weight
     if isinstance(factor, Samples):
-        gram: Factor = Samples(factor.rows[:, :, :-1], rows)
-    else:
-        gram = Gram(factor.mean()[:, :-1, :-1] * rows, rows)
+        inputs = factor.rows[:, :, :-1]
+        return RowMoments(inputs, inputs @ weights.transpose(0, 2, 1) + bias[:, None, :])
+    gram = Gram(factor.mean()[:, :-1, :-1] * rows, rows)
     total = statistics.mean() * rows
     product = gram.times(weights) * rows
     projected = np.einsum("goi,gi->go", weights, total)

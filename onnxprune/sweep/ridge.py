@@ -12,29 +12,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import FEW_ROWS, RIDGE, Problem, Refit, choose, some_outputs
-from onnxprune.rounds import FULL, Round, thinned
-from onnxprune.sweep.moments import Moments
+from onnxprune.dual import least_squares
+from onnxprune.refit import FEW_ROWS, RIDGE, choose, some_outputs
+from onnxprune.rounds import Round, thinned
+from onnxprune.sweep.sums import Moments, RowMoments
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# They are tried on output units of so many weights in all, but on 64 at least: one number is chosen for all.
+_WEIGHTS = 1 << 19
 
 
-def plentiful(moments: Moments) -> bool:
+def plentiful(moments: Moments | RowMoments) -> bool:
     """Whether there are rows enough for the columns to be fitted without holding any back."""
-    return moments.weight > FEW_ROWS * moments.gram.size
+    return moments.weight > FEW_ROWS * moments.size
 
 
 def ridge(
-    gathered: tuple[Moments, Moments | None],
+    gathered: tuple[Moments | RowMoments, Moments | RowMoments | None],
     reference: Array,
     weights: Array,
     kept: Mask,
     rounds: Sequence[Round],
     has_bias: bool,
-    most: int = FULL.outputs,
+    most: int | None = None,
 ) -> float:
     """The relative ridge with the least error on held-back rows; the smallest where rows are plenty.
 
@@ -48,31 +51,21 @@ def ridge(
         kept: mask of the same shape.
         rounds: how weights leave.
         has_bias: whether a bias follows.
-        most: output units to try them on.
+        most: output units to try them on, where that is fewer than usual.
     """
     fit, held = gathered
     if held is None or plentiful(fit):
         return RIDGE
     every = reference.shape[1]
-    outputs = some_outputs(every, most)
+    outputs = some_outputs(every, min(most or every, max(64, _WEIGHTS // reference.shape[2])))
     fit, held = fit.of(outputs), held.of(outputs)
     reference, weights, kept = reference[:, outputs], weights[:, outputs], kept[:, outputs]
     training = fit.problem(has_bias)
     few = thinned(list(rounds)[::-1][::4][::-1], len(outputs) / every)
     errors = []
     for candidate in _RIDGES:
-        refit = Refit(training, reference, candidate)
-        chosen, rough = choose(refit, np.where(kept, weights, 0.0), kept, few)
+        refit = least_squares(training, reference, candidate)
+        chosen, rough = choose(refit, weights, kept, few)
         rough = refit.improve(rough, chosen)
-        errors.append(_held_error(held, training, rough, has_bias))
+        errors.append(held.error(rough, training.bias(rough)))
     return _RIDGES[int(np.argmin(errors))]
-
-
-def _held_error(held: Moments, training: Problem, weights: Array, has_bias: bool) -> float:
-    """Squared error on the held-back rows with the bias fitted on the others."""
-    raw = held.problem(False)
-    bias = training.bias(weights) if has_bias else np.zeros_like(training.mean_t)
-    mean_x, mean_t = held.input / held.weight, held.target / held.weight
-    shifted = bias**2 - 2 * bias * mean_t + 2 * bias * np.einsum("goi,gi->go", weights, mean_x)
-    fitted = np.einsum("goi,goi->go", weights, raw.gram.times(weights) - 2 * raw.cross)
-    return float((raw.variance + fitted + shifted).sum())

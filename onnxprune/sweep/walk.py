@@ -26,6 +26,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Data
+from onnxprune.dual import least_squares, pays
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
@@ -34,9 +35,10 @@ from onnxprune.refit import Refit, choose
 from onnxprune.rounds import FULL, Effort, Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
-from onnxprune.sweep.frontier import Frontier
-from onnxprune.sweep.moments import Moments, MomentsGraph, moments_of_all_uses
+from onnxprune.sweep.frontier import MEMORY, Frontier
+from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
+from onnxprune.sweep.sums import Moments, RowMoments, total_of
 from onnxprune.sweep.targets import find_target
 
 Array = npt.NDArray[Any]
@@ -65,6 +67,7 @@ def sweep(
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
+    memory: int = MEMORY,
 ) -> dict[str, Swept]:
     """Walk both networks in graph order; change the weights and biases of `pruned` in place.
 
@@ -79,6 +82,7 @@ def sweep(
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
+        memory: bytes of values that each network's frontier may hold in memory.
 
     Returns:
         By layer, for those in `kept`.
@@ -89,7 +93,7 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(dense, pruned, data, provider, effort)  # reads all data, which may take a while
+        walk = _Walk(dense, pruned, data, provider, effort, memory)  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
@@ -104,20 +108,24 @@ def _refit(
     walk: _Walk, original: Layer, layer: Layer, kept: Mask, rounds: Sequence[Round], silent: Mask | None
 ) -> Swept:
     gathered = walk.moments(original, layer)
-    reference, _ = original.read()
-    weights, bias = layer.read()
+    # rows are fitted in float32, as weights are; moments lose too much by their squares
+    dtype = layer.dtype if isinstance(gathered.fit, RowMoments) else np.dtype(np.float64)
+    reference, _ = original.read(dtype)
+    weights, bias = layer.read(dtype)
     has_bias = bias is not None
-    outputs = walk.effort.outputs
-    strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias, outputs)
-    refit = Refit(gathered.total().problem(has_bias), reference, strength)
+    strength = ridge(
+        (gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias, walk.effort.outputs
+    )
+    gathered.join()
+    refit = least_squares(gathered.fit.problem(has_bias), reference, strength)
     if rounds:
         kept, weights = choose(refit, weights, kept, rounds)
-    if gathered.relaxes and plentiful(gathered.fit):
+    if isinstance(refit, Refit) and gathered.relaxes and plentiful(gathered.fit):
         weights = refit.near(weights, kept)
         relaxed = gathered.relaxed(weights, refit.problem.bias(weights))
         refit = refit.aimed_at(relaxed.problem(has_bias))
-    last = refit.exact if walk.effort.exact else refit.near
-    weights = last(np.where(kept, weights, 0.0), kept)
+    roughly = isinstance(refit, Refit) and not walk.effort.exact
+    weights = refit.near(weights, kept) if roughly else refit.exact(weights, kept)
     bias = refit.problem.bias(weights)
     if silent is not None:
         bias[silent] = 0.0
@@ -131,8 +139,8 @@ def _refit(
 class _Gathered:
     """Moments of a layer, held-back ones apart, and what gathers them again with relaxed targets."""
 
-    fit: Moments
-    held: Moments | None = None
+    fit: Moments | RowMoments
+    held: Moments | RowMoments | None = None
     graph: MomentsGraph | None = None
     feeds: Callable[[int], dict[str, Array]] | None = None
     batches: int = 0
@@ -141,26 +149,34 @@ class _Gathered:
     def relaxes(self) -> bool:
         return self.graph is not None and self.graph.relaxes
 
-    def total(self) -> Moments:
-        return self.fit if self.held is None else self.fit + self.held
+    def join(self) -> None:
+        """Put the rows held back to the others; they have done their part."""
+        both = self.fit if self.held is None else self.fit.joined(self.held)
+        self.fit, self.held = both, None
 
     def relaxed(self, weights: Array, bias: Array) -> Moments:
-        if self.graph is None or self.feeds is None or not self.graph.relaxes:
-            return self.total()
+        """Moments of all rows, with targets that move with the fit where the reader cannot tell."""
+        assert self.graph is not None and self.feeds is not None and isinstance(self.fit, Moments)
         parts = (self.graph.relax(self.feeds(batch), weights, bias) for batch in range(self.batches))
         cross, target, square = (sum(columns) for columns in zip(*parts, strict=True))
-        return replace(self.total(), cross=cross, target=target, square=square)
+        return replace(self.fit, cross=cross, target=target, square=square)
 
 
 class _Walk:
     """Both frontiers, and the moments of the layer they have come to."""
 
     def __init__(
-        self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider, effort: Effort
+        self,
+        dense: ir.Model,
+        pruned: ir.Model,
+        data: Data,
+        provider: Provider,
+        effort: Effort,
+        memory: int,
     ) -> None:
         self.effort = effort
-        self._dense = Frontier(dense, data, provider)
-        self._pruned = Frontier(pruned, data, provider)
+        self._dense = Frontier(dense, data, provider, memory)
+        self._pruned = Frontier(pruned, data, provider, memory)
         self._samples = data.count
         shared = [layer.name for layer in find_layers(dense.graph) if len(layer.uses) > 1]
         gathering = Gathering(gradients=False, provider=provider)
@@ -194,26 +210,32 @@ class _Walk:
 
         rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
         positions = max(1, rows // self._first)
-        sampled = positions * self._samples < layer.d_in
+        sampled = pays(positions * self._samples, layer.d_in)
         stride = _stride(positions * self._samples, positions, self.effort.rows * original.d_in)
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
         )
-        fit: list[Moments] = []
-        held: list[Moments] = []
-        for batch in range(self._dense.batches):
-            part = graph.run(feeds(batch))
-            if not np.isfinite(part.cross).all():
-                raise StatisticsError(
-                    f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its values in the sweep; "
-                    "check the calibration data and the model's weights"
-                )
-            side = held if batch % _HELD_EVERY == _HELD_EVERY - 1 else fit
-            side[:] = [side[0] + part] if side else [part]
-        return _Gathered(fit[0], held[0] if held else None, graph, feeds, self._dense.batches)
+        parts = range(self._dense.batches)
+        sides = [[batch for batch in parts if _is_held(batch) == held] for held in (False, True)]
+        fit, held = (total_of(_finite(graph.run(feeds(batch)), layer) for batch in side) for side in sides)
+        assert fit is not None  # the first batch is never held back
+        return _Gathered(fit, held, graph, feeds, self._dense.batches)
 
     def _available(self, value: ir.Value) -> bool:
         return value.const_value is not None or not ancestors([self._here[value.name or ""]]) & self._ahead
+
+
+def _is_held(batch: int) -> bool:
+    return batch % _HELD_EVERY == _HELD_EVERY - 1
+
+
+def _finite(part: Moments | RowMoments, layer: Layer) -> Moments | RowMoments:
+    if not part.finite():
+        raise StatisticsError(
+            f"layer {layer.name!r} ({layer.op}) has NaN or Inf in its values in the sweep; "
+            "check the calibration data and the model's weights"
+        )
+    return part
 
 
 def _stride(rows: int, positions: int, wanted: int) -> int:

@@ -159,6 +159,18 @@ def test_beyond_a_bound_images_are_decoded_again(
     }  # fmt: skip
 
 
+def test_the_bound_can_be_lowered_and_what_is_left_is_told(tmp_path: Path, decoded: list[str]) -> None:
+    for value in range(5):
+        save(tmp_path / f"{value}.png", value)
+    data = opened(tmp_path)
+    assert data.hold(130) == 130  # two images of 4·5·3 bytes, and a bit
+    assert values(data) == values(data) == [0, 1, 2, 3, 4]
+    assert len(decoded) == 5 + 3 and data.hold(1 << 40) == 10
+    assert (
+        open_data(np.zeros((5, 3, 4, 5), np.uint8), inputs(IMAGE)).hold(100) == 0
+    )  # nothing is read on demand
+
+
 def test_rows_may_be_asked_for_in_any_order(tmp_path: Path) -> None:
     for value in range(6):
         save(tmp_path / f"{value}.png", value)

@@ -3,6 +3,7 @@
 import pytest
 
 from onnxprune.report import words
+from onnxprune.report.schema import MemoryUse
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,13 @@ def test_changes_have_their_unit_and_a_sign():
 def test_names_beyond_the_third_are_counted():
     assert words.names(("a", "b", "c")) == "a, b, c"
     assert words.names(("a", "b", "c", "d", "e")) == "a, b, c and 2 more"
+
+
+def test_memory_says_limit_prediction_and_peak():
+    use = MemoryUse(limit=2 << 30, predicted=1500 << 20, peak=1400 << 20, passes=3, run=8, spilled=True)
+    assert words.memory(use) == (
+        "memory: 1,500 MiB predicted at the most, 1,400 MiB measured, of 2,048 MiB; statistics in 3 passes, "
+        "8 samples at once, factors in files"
+    )
+    once = use.model_copy(update={"passes": 1, "spilled": False})
+    assert words.memory(once).endswith("statistics in one pass, 8 samples at once")

@@ -61,10 +61,10 @@ def test_damping_changes_no_factor():
 def test_single_is_the_mean_in_float32():
     rows = np.random.default_rng(0).standard_normal((2, 5, 4))
     other = np.random.default_rng(1).standard_normal((2, 3, 4)).astype(np.float32)
-    for factor in both(rows, 2.5):
-        product = factor.single().times(other)
-        assert product.dtype == np.float32
-        np.testing.assert_allclose(product, other @ factor.mean(), rtol=1e-5, atol=1e-5)  # float32
+    gram, _ = both(rows, 2.5)
+    product = gram.single().times(other)
+    assert product.dtype == np.float32
+    np.testing.assert_allclose(product, other @ gram.mean(), rtol=1e-5, atol=1e-5)  # float32
 
 
 @pytest.mark.parametrize("decay, share", [(1.0, 1.0), (0.95, 0.05)])
@@ -126,17 +126,15 @@ def test_a_damped_factor_that_is_not_positive_definite_is_said_to_be():
 
 
 @pytest.mark.parametrize("columns", [3, 8, 20])  # fewer than the samples, as many, more
-def test_some_columns_are_solved_by_themselves_in_either_form(columns):
+def test_some_columns_are_solved_by_themselves(columns):
     rng = np.random.default_rng(0)
     rows, right = rng.standard_normal((2, 8, 24)), rng.standard_normal((5, columns))
     chosen = np.sort(rng.choice(24, columns, replace=False))
-    samples = Samples(rows, 6.0)
-    gram = Gram(rows.transpose(0, 2, 1) @ rows, 6.0)
+    gram, samples = both(rows, 6.0)
     want = right @ np.linalg.inv(gram.mean()[1][np.ix_(chosen, chosen)] + 0.1 * np.eye(columns))
-    for factor in (samples, gram):
-        found = factor.within(1, chosen, 0.1, right)
-        np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())  # condition 1e3
-        assert factor.flops_within(columns, 5) > 0
+    found = gram.within(1, chosen, 0.1, right)
+    np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-9 * np.abs(want).max())  # condition 1e3
+    assert gram.flops_within(columns, 5) > 0 and samples.flops_within(columns, 5) > 0
 
 
 def test_a_thousand_kept_columns_of_a_few_samples_cost_little():

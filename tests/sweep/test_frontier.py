@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tiny import TWINS, data_for, samples, twin_model
 from units.nets import BLOCKS, network, parsed, put
 
+from onnxprune import spilling
 from onnxprune.reading import ancestors
 from onnxprune.session import Session
-from onnxprune.sweep import frontier as module
 from onnxprune.sweep.frontier import Frontier
 
 
@@ -112,8 +112,8 @@ def test_what_nothing_ahead_reads_is_forgotten():
 
 def test_spilled_files_go_with_their_values_and_all_with_the_frontier(monkeypatch):
     folders = []
-    real = module.mkdtemp
-    monkeypatch.setattr(module, "mkdtemp", lambda **given: folders.append(made := real(**given)) or made)
+    real = spilling.mkdtemp
+    monkeypatch.setattr(spilling, "mkdtemp", lambda **given: folders.append(made := real(**given)) or made)
     model = twin_model("mlp")
     frontier = Frontier(model, data_for(model, samples((7,), 9), 3), "cpu", memory=0)
     for value in float_values(model):

@@ -10,8 +10,9 @@ from onnxprune.layers import find_layers
 from onnxprune.refit import RIDGE
 from onnxprune.session import Session
 from onnxprune.statistics import Gathering, Gram, Samples, collect
-from onnxprune.sweep.moments import Moments, MomentsGraph, moments_of_all_uses
+from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import ridge
+from onnxprune.sweep.sums import Moments, RowMoments
 from onnxprune.sweep.targets import find_target
 
 FLOAT32 = 1e-5  # sums of a few hundred float32 products
@@ -42,7 +43,11 @@ def test_moments_are_sums_over_rows(sampled, stride):
     found = graph.run({"input": x, "target": dense, "term0": c, "term1": d})
     rows = x.reshape(-1, 6)[::stride].astype(np.float64)
     wanted = -(dense.astype(np.float64) - c - d).reshape(-1, 4)[::stride]
-    assert found.weight == len(rows) and isinstance(found.gram, Samples if sampled else Gram)
+    assert found.weight == len(rows) and isinstance(found, RowMoments if sampled else Moments)
+    if sampled:
+        close(found.rows[0], rows)
+        close(found.targets[0], wanted)
+        return
     close(found.gram.mean()[0], rows.T @ rows / len(rows))
     close(found.cross[0], wanted.T @ rows)
     close(found.input[0], rows.sum(0))
@@ -93,6 +98,10 @@ def test_moments_of_a_shared_weight_are_those_of_all_its_uses(count):
     wanted = rows @ w + b
     found = moments_of_all_uses(layer, known)
     assert found.weight == 2 * count
+    if count == 2:
+        np.testing.assert_array_equal(found.rows[0], known.activations.rows[0, :, :-1])
+        close(found.targets[0], found.rows[0] @ w + b)
+        return
     close(found.gram.mean()[0], rows.T @ rows / len(rows))
     close(found.cross[0], wanted.T @ rows)
     close(found.input[0], rows.sum(0))

@@ -5,7 +5,7 @@ file format, `CompressionReport.model_validate_json(text)` reads it back. Long r
 `Costs`) are one text there, with spaces between, so that the file stays readable.
 """
 
-from onnxprune.report.schema.base import MetricChange, Record, Skipped, Spread
+from onnxprune.report.schema.base import MemoryUse, MetricChange, Record, Skipped, Spread
 from onnxprune.report.schema.compression import (
     CompressionReport,
     CurvePoint,
@@ -58,6 +58,7 @@ __all__ = [
     "Inspection",
     "Latency",
     "LayerRow",
+    "MemoryUse",
     "MetricChange",
     "PackReport",
     "Record",

@@ -38,6 +38,22 @@ class MetricChange(Record):
     interval: tuple[float, float] | None = None
 
 
+class MemoryUse(Record):
+    """What a limit of memory led to, in bytes of resident memory.
+
+    `predicted` is the peak that was predicted, `peak` the one that the system tells (0 where it does not), of
+    the whole process. Statistics took `passes` over the data, with `run` samples at once; `spilled` says
+    whether they were kept in files.
+    """
+
+    limit: int
+    predicted: int
+    peak: int
+    passes: int
+    run: int
+    spilled: bool
+
+
 class Skipped(Record):
     """A node left as it was, and why."""
 

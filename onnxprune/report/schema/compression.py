@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from onnxprune.report.schema.base import Counts, MetricChange, Record, Skipped
+from onnxprune.report.schema.base import Counts, MemoryUse, MetricChange, Record, Skipped
 
 
 class Histogram(Record):
@@ -155,6 +155,7 @@ class CompressionReport(Record):
     opset_before: int
     opset_after: int
     seconds: dict[str, float] = Field(default={})
+    memory: MemoryUse | None = None
     warnings: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default={})
     versions: dict[str, str] = Field(default={})

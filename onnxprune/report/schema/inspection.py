@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from onnxprune.report.schema.base import Costs, Record, Skipped
+from onnxprune.report.schema.base import Costs, MemoryUse, Record, Skipped
 
 
 class CalibratedLayer(Record):
@@ -25,6 +25,7 @@ class Calibration(Record):
     loss: str
     average: str
     seed: int
+    memory: MemoryUse | None = None
     layers: tuple[CalibratedLayer, ...]
 
 

@@ -1,0 +1,64 @@
+"""Room: what pruning takes of memory beside statistics, and what is left of a limit for the frontiers.
+
+Counted are the pruned copy of the weights, their scores and masks, and the layer that takes most while it is
+scored and refitted: its factor, that of the damped factor's inverse and a float32 copy, or the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxprune.data import Data
+from onnxprune.dual import pays
+from onnxprune.errors import MemoryBudgetError
+from onnxprune.layers import Layer
+from onnxprune.memory import release, resident
+from onnxprune.statistics import kept_positions
+
+_A_WEIGHT = 14  # bytes: 4 of the pruned copy, 8 of its score, two masks
+_A_SQUARE = 44  # of a column squared: five float64 matrices and a float32 one
+_AN_OUTPUT = 32  # of an output squared: four float64 matrices
+_A_FITTED = 80  # of a weight while its layer is refitted from moments, in float64
+_FROM_ROWS = 24  # the same from rows, in float32
+
+
+def required(layers: Sequence[Layer], data: Data, limit: int) -> int:
+    """The peak of resident memory that is predicted for pruning, frontiers as far as there is room for them.
+
+    Raises:
+        MemoryBudgetError: more than `limit`; names the layer that takes most.
+    """
+    release()
+    weights = _A_WEIGHT * sum(layer.size for layer in layers)
+    work = {layer.name: _work(layer, data.count) for layer in layers}
+    name = max(work, key=lambda name: work[name])
+    beside = resident() + weights
+    if beside + work[name] > limit:
+        raise MemoryBudgetError(
+            f"layer {name!r} takes {work[name]:,} bytes while it is refitted, beside {beside:,} of the "
+            f"program, the model and its scores: more than --memory {limit:,}; give at least --memory "
+            f"{-(-(beside + work[name]) // 2**20)}MiB"
+        )
+    values = 2 * max(_values(layer, data.count) for layer in layers)
+    return min(limit, beside + work[name] + values)
+
+
+def for_frontiers(layers: Sequence[Layer], data: Data, limit: int) -> int:
+    """Bytes of values that each of the sweep's two frontiers may hold in memory."""
+    release()
+    return max(0, limit - resident() - max(_work(layer, data.count) for layer in layers)) // 2
+
+
+def _values(layer: Layer, samples: int) -> int:
+    """What a network's values before and behind a layer take, of all samples; 0 where that is not known."""
+    positions = kept_positions(layer, None) or 0
+    return 4 * layer.groups * positions * samples * (layer.d_in // layer.kernel + layer.d_out)
+
+
+def _work(layer: Layer, samples: int) -> int:
+    positions = kept_positions(layer, None)
+    outputs = _AN_OUTPUT * layer.groups * layer.d_out**2
+    if positions is not None and pays(positions * samples, layer.d_in):
+        rows = 8 * layer.groups * positions * samples * (layer.d_in + layer.d_out)
+        return _FROM_ROWS * layer.size + rows + outputs
+    return _A_SQUARE * layer.groups * (layer.d_in + 1) ** 2 + _A_FITTED * layer.size + outputs
