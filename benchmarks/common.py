@@ -177,11 +177,23 @@ def measured(
 
 
 def compressed_by_command(*arguments: str | Path) -> Row:
-    """What `onnxprune compress` with these arguments reports, run as a user does, in a process of its own."""
+    """What `onnxprune compress` with these arguments reports, run as a user does, in a process of its own.
+
+    Raises:
+        OnnxPruneError: the command failed; what it said.
+    """
     with TemporaryDirectory() as folder:
         report, output = Path(folder) / "report.json", Path(folder) / "small.onnx"
         command = [sys.executable, "-m", "onnxprune", "compress", "--quiet", *map(str, arguments)]
-        subprocess.run([*command, "--json", str(report), "-o", str(output)], check=True)
+        done = subprocess.run(
+            [*command, "--json", str(report), "-o", str(output)],
+            cwd=ROOT,
+            check=False,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            raise OnnxPruneError(done.stderr.strip())
         found: Row = json.loads(report.read_text())
     return found
 

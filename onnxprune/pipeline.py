@@ -201,7 +201,7 @@ def curve_point(
     """A candidate that reached so much of the metric, as a point on a curve, its bytes those of a file."""
     sizes = sizes_of(prepared.model, candidate.pruned, candidate.statistics)
     return schema.CurvePoint(
-        method=candidate.options.recipe,
+        method=candidate.options.recipe + (", draft" if candidate.draft else ""),
         target=target,
         value=value,
         kept_ratio=sizes.kept_ratio,

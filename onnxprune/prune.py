@@ -30,7 +30,7 @@ from onnxprune.plan import Plan
 from onnxprune.ranking import by_ranking, dense_scores, operate, wished
 from onnxprune.regrowth import regrown
 from onnxprune.room import for_frontiers
-from onnxprune.rounds import ROUNDS, Round, geometric, patterned
+from onnxprune.rounds import Round, geometric, patterned
 from onnxprune.sweep import sweep
 from onnxprune.task import Array, Masks, Task
 
@@ -150,7 +150,7 @@ def _running(task: Task, name: str) -> dict[str, Any]:
     given: dict[str, Any] = {"provider": task.options.provider, "progress": task.progress, "name": name}
     if task.options.memory is not None:
         given["memory"] = for_frontiers(find_layers(task.dense.graph).layers, task.data, task.options.memory)
-    return {**given, "silent": task.silent}
+    return {**given, "silent": task.silent, "effort": task.effort}
 
 
 def _count_rounds(
@@ -167,7 +167,7 @@ def _count_rounds(
         np.array([min(task.budget.least[name], now[name]) for name in names]),
         np.array([now[name] for name in names]),
     )
-    each = max(1, ROUNDS // task.options.steps)
+    each = max(1, task.effort.rounds // task.options.steps)
     chosen = dict(zip(names, counts.tolist(), strict=True))
     return {name: geometric(now[name], count, each) for name, count in chosen.items() if count < now[name]}
 

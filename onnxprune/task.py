@@ -16,6 +16,7 @@ from onnxprune.data import Data
 from onnxprune.layers import Layer, find_layers
 from onnxprune.options import Options
 from onnxprune.progress import Progress
+from onnxprune.rounds import FULL, Effort
 from onnxprune.statistics import Statistics
 
 Array = npt.NDArray[Any]
@@ -46,6 +47,7 @@ class Task:
     allowed: Masks = field(default_factory=dict)
     silent: Masks = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
+    effort: Effort = FULL
 
     def off_units(self, layer: Layer) -> Mask:
         """The weights of a layer that are on no unit that goes, [groups, d_out, d_in]."""
@@ -73,16 +75,17 @@ def make_task(
     gather: Gather,
     progress: Progress,
     known: dict[str, Any] | None = None,
+    effort: Effort = FULL,
 ) -> Task:
     """The task of pruning `layers` of the dense model to the budget of `options`, the units of `cut` first.
 
-    `known` is that of another task, with options that differ in their budget only.
+    `known` is that of another task, with options that differ in their budget only; `effort` goes to sweeps.
 
     Raises:
         BudgetError: what is never pruned exceeds the ratio already.
     """
     slim = None
-    task = Task(dense, data, statistics, _NO_BUDGET, options, gather, progress, cut)
+    task = Task(dense, data, statistics, _NO_BUDGET, options, gather, progress, cut, effort=effort)
     task.known = {} if known is None else known
     if cut is not None:
         masks, silent = cut.masks()

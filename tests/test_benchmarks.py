@@ -25,6 +25,7 @@ SCRIPTS = (
     "together",
     "speed",
     "other_tools",
+    "max_drop",
     "reproduce.mlprune",
 )
 
@@ -247,3 +248,29 @@ def test_grams_are_counted_and_timed(monkeypatch, capsys):
     grams.main()
     for line in capsys.readouterr().out.splitlines()[2:]:
         assert float(line.split("|")[-2]) > 0
+
+
+def test_metrics_of_their_own_are_one_for_the_dense_model_and_less_for_others():
+    own = script("own_metrics")
+    rng = np.random.default_rng(0)
+    cases = {
+        "map_overlap": {"sigmoid": [rng.random((2, 1, 6, 8)), rng.random((1, 1, 6, 8))]},
+        "note_overlap": {f"StatefulPartitionedCall:{k}": [rng.random((2, 5, 8))] for k in (1, 2)},
+        "speech_agreement": {"output": [rng.random((4, 1))], "stateN": [rng.random((2, 4, 3))]},
+    }
+    for name, dense in cases.items():
+        metric = getattr(own, name)
+        assert metric(dense, None, dense) == 1
+        half = {key: [array / 2 for array in arrays] for key, arrays in dense.items()}
+        assert 0 < metric(half, None, dense) < 1
+    # of 0.2 0.8 | 0.5 0.1 the dense model calls two pixels text, and the other one of them and another
+    dense = {"y": [np.array([[[[0.2, 0.8], [0.5, 0.1]]]])]}
+    assert own.map_overlap({"y": [np.array([[[[0.2, 0.8], [0.1, 0.4]]]])]}, None, dense) == 1 / 3
+
+
+def test_a_line_counts_if_it_is_read_exactly(monkeypatch):
+    own = script("own_metrics")
+    monkeypatch.setattr(own, "_characters", lambda: ("a", "b", " "))
+    read = np.eye(4)[[[1, 1, 0, 2], [2, 0, 2, 3]]]  # "ab" and "bb "
+    labels = [np.array(["ab"]), np.array(["b"])]
+    assert own.exact_match({"softmax": [read[:1], read[1:]]}, labels, None) == 0.5

@@ -1,15 +1,18 @@
 """The goal `max_drop`: as small as possible, while a metric falls by at most so much.
 
 The evaluation data is halved. On one half the search bisects the logarithm of what is kept, with a drop taken
-to grow as less is kept. The smallest candidate found is then checked on the other half. Being the smallest of
-several, it looks better on the first half than it is; where it loses more than allowed on the second, the
-next larger one is checked, a few times, and then it is an error. What is promised is the estimate on the
-second half; its interval is reported.
+to grow as less is kept. It bisects over drafts, pruned with a fraction of the effort; where they point to is
+pruned in full, and so are larger shares until one is enough. That one is what `--ratio` gives, and is
+checked on the other half. Being the smallest of several, it looks better on the first half than it is; where
+it loses more than allowed on the second, larger ones are checked, a few times, each as a draft first, and
+then it is an error. What is promised is the estimate on the second half; its interval is reported.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from onnxprune.data import Data
@@ -20,14 +23,16 @@ from onnxprune.goals.axis import LEAST, Line, halve
 from onnxprune.goals.found import Found
 from onnxprune.intervals import resolution, wilson
 from onnxprune.metric import Metric
-from onnxprune.options import Goal
+from onnxprune.options import Goal, Options
 from onnxprune.pipeline import curve_point
 from onnxprune.prepared import Candidate, Prepared
 from onnxprune.report.schema import CurvePoint, GoalReport, MetricChange, Trial
 
-_TOLERANCE = 1.06  # between what is enough and what is not: seven evaluations of ratios at most
+_TOLERANCE = 1.06  # between what is enough and what is not: seven drafts of ratios at most
 _BACK = 1.25  # at most so many times larger is the next candidate to be checked
-_CHECKS = 4
+_NEAR = 1.1  # at least so many times, for one that is known already
+_MOST = 0.99  # more is not worth pruning
+_CHECKS = 6  # three times as large as the first, by then
 
 
 def within_drop(
@@ -42,7 +47,8 @@ def within_drop(
     assert goal.max_drop is not None
     searched_on, held_back = halves(evaluation, line.at(1.0).seed)
     search = _Search(prepared, line, goal.max_drop, _Gauge(prepared, line, searched_on, metric))
-    halve(LEAST[line.axis], 1.0, search.passes, _TOLERANCE)
+    halve(LEAST[line.axis], 1.0, search.promises, _TOLERANCE)
+    search.settle()
     if not search.passing:
         raise search.failure()
     return _checked(search, _Gauge(prepared, line, held_back, metric), goal)
@@ -56,6 +62,8 @@ class _Gauge:
         self._how: dict[str, Any] = {"reference": prepared.model.ir, "metric": metric}
         self._how |= {"provider": line.at(1.0).provider, "progress": prepared.progress}
         self.dense = self.of(prepared.model.ir)
+        if metric is None and self.dense.metrics.primary == "top1":
+            self._how["reference"] = None  # labels are enough: the dense model need not run every time
 
     def of(self, model: Any) -> Measured:
         """The figures of a graph."""
@@ -72,74 +80,117 @@ class _Tried:
     point: CurvePoint
     drop: float
     passes: bool
+    draft: bool
 
 
 class _Search:
-    """Candidates by the share they keep; only the smallest that is good enough stays in memory."""
+    """Candidates by the share they keep; the smallest that is good enough and the last stay in memory."""
 
     def __init__(self, prepared: Prepared, line: Line, allowed: float, gauge: _Gauge) -> None:
         self.prepared, self.line, self.allowed, self.gauge = prepared, line, allowed, gauge
-        self.tried: dict[float, _Tried] = {}
-        self._smallest: tuple[float, Candidate] | None = None
+        self.tried: list[_Tried] = []  # in the order of trying
+        self._drafts: dict[float, _Tried] = {}
+        self._whole: dict[float, _Tried] = {}  # those pruned in full
+        self._held: dict[float, Candidate] = {}
         self._impossible: BudgetError | None = None
 
     @property
     def passing(self) -> list[float]:
-        """Shares that are enough, ascending."""
-        return sorted(kept for kept, tried in self.tried.items() if tried.passes)
+        """Shares that are enough, pruned in full, ascending."""
+        return sorted(kept for kept, tried in self._whole.items() if tried.passes)
+
+    def promises(self, kept: float) -> bool:
+        """Whether the draft of a share is enough on the half to search on; one that is impossible is not."""
+        return self._passes(kept, self._drafts, self.prepared.draft)
 
     def passes(self, kept: float) -> bool:
-        """Whether a share is enough on the half to search on; one that is impossible is not."""
-        if kept not in self.tried:
+        """Whether a share is, pruned in full."""
+        return self._passes(kept, self._whole, self.prepared.prune)
+
+    def settle(self) -> None:
+        """From where drafts point to, go to larger shares in growing steps until one is enough in full."""
+        if not self._drafts:
+            return
+        promising = [kept for kept, tried in self._drafts.items() if tried.passes]
+        kept, step = min(promising, default=max(self._drafts)), _TOLERANCE
+        while not self.passes(kept):
+            kept, step = _larger(kept, step), step**2
+            if kept > _MOST:
+                return
+
+    def draft(self, kept: float) -> Candidate:
+        """The draft of a share that is not known in full."""
+        candidate = self.prepared.draft(self.line.at(kept))
+        self._note(kept, candidate)
+        return candidate
+
+    def candidate(self, kept: float) -> Candidate:
+        """The candidate of a share, pruned again where it was let go."""
+        return self._held.get(kept) or self.prepared.prune(self.line.at(kept))
+
+    def failure(self) -> BudgetError:
+        """Why no candidate is enough."""
+        if not self._whole:
+            assert self._impossible is not None
+            return self._impossible
+        kept = max(self._whole)
+        return BudgetError(
+            f"--max-drop {self.allowed:g} cannot be met: {self.line.flag(kept)}, the most that was kept, "
+            f"loses {self._whole[kept].drop:.4g} of {self.gauge.dense.metrics.primary}; allow more, or give "
+            "more calibration data"
+        )
+
+    def _passes(self, kept: float, known: dict[float, _Tried], prune: Callable[[Options], Candidate]) -> bool:
+        if kept not in known:
             try:
-                candidate = self.prepared.prune(self.line.at(kept))
+                candidate = prune(self.line.at(kept))
             except BudgetError as error:
                 self._impossible = error
                 return False
             self._note(kept, candidate)
-        return self.tried[kept].passes
-
-    def candidate(self, kept: float) -> Candidate:
-        """The candidate of a share, pruned again where it was let go."""
-        if self._smallest is not None and self._smallest[0] == kept:
-            return self._smallest[1]
-        return self.prepared.prune(self.line.at(kept))
-
-    def failure(self) -> BudgetError:
-        """Why no candidate is enough."""
-        if not self.tried:
-            assert self._impossible is not None
-            return self._impossible
-        kept = max(self.tried)
-        return BudgetError(
-            f"--max-drop {self.allowed:g} cannot be met: {self.line.flag(kept)}, the most that was kept, "
-            f"loses {self.tried[kept].drop:.4g} of {self.gauge.dense.metrics.primary}; allow more, or give "
-            "more calibration data"
-        )
+        return known[kept].passes
 
     def _note(self, kept: float, candidate: Candidate) -> None:
         measured = self.gauge.of(candidate.model)
         drop, value = self.gauge.drop(measured), self.line.value(kept)
         point = curve_point(self.prepared, candidate, self.line.axis, value, measured.metrics.value)
-        self.tried[kept] = _Tried(point, drop, drop <= self.allowed + ROUNDING)
-        if self.passing and kept == self.passing[0]:
-            self._smallest = kept, candidate
+        tried = _Tried(point, drop, drop <= self.allowed + ROUNDING, candidate.draft)
+        self.tried.append(tried)
+        self._drafts.setdefault(kept, tried)  # where nothing is left out a draft is the whole
+        if candidate.draft:
+            return
+        self._whole[kept] = tried
+        self._held[kept] = candidate
+        self._held = {share: self._held[share] for share in self._held if share in (kept, *self.passing[:1])}
+
+
+def _larger(kept: float, times: float) -> float:
+    """So many times a share; no further than half of the way to all of it, in logarithms."""
+    return min(times * kept, sqrt(kept))
 
 
 def _checked(search: _Search, check: _Gauge, goal: Goal) -> Found:
     """The smallest candidate that is enough on the half held back, too."""
     kept, refused = search.passing[0], list[str]()
+
+    def holds(candidate: Candidate, measured: Measured) -> bool:
+        drop, what = check.drop(measured), ", a draft," if candidate.draft else ""
+        if drop > search.allowed + ROUNDING:
+            refused.append(f"{search.line.flag(kept)}{what} loses {drop:.4g}")
+        return drop <= search.allowed + ROUNDING
+
     for _ in range(_CHECKS):
-        if search.passes(kept):
+        likely = True
+        if kept not in search.passing:
+            draft = search.draft(kept)
+            likely = holds(draft, check.of(draft.model))
+        if likely and search.passes(kept):
             candidate = search.candidate(kept)
             measured = check.of(candidate.model)
-            if check.drop(measured) <= search.allowed + ROUNDING:
+            if holds(candidate, measured):
                 return _found(search, check, goal, kept, candidate, measured, refused)
-            refused.append(f"{search.line.flag(kept)} loses {check.drop(measured):.4g}")
-        larger = [share for share in search.passing if share > kept]
-        kept = min([kept * _BACK, *larger])
-        if kept >= 1:
-            break
+        known = [share for share in search.passing if _NEAR * kept <= share <= _BACK * kept]
+        kept = max(known, default=_larger(kept, _BACK))
     raise BudgetError(
         f"--max-drop {search.allowed:g} holds on the samples searched on, but not on the "
         f"{check.data.count:,} held back: {', '.join(refused)}; give more evaluation data, or allow more"
@@ -157,8 +208,8 @@ def _found(
 ) -> Found:
     hits, dense, value = measured.hits, check.dense.metrics, search.line.value(kept)
     trials = [
-        Trial(value=tried.point.value, reached=tried.drop, enough=tried.passes)
-        for tried in search.tried.values()
+        Trial(value=tried.point.value, reached=tried.drop, enough=tried.passes, draft=tried.draft)
+        for tried in search.tried
     ]
     report = GoalReport(
         name=goal.name,
@@ -178,8 +229,10 @@ def _found(
         after=measured.metrics.value,
         interval=None if hits is None else wilson(hits),
     )
-    points = [tried.point for tried in search.tried.values()]
-    curve = tuple(point.model_copy(update={"chosen": point.value == value}) for point in points)
+    curve = tuple(
+        tried.point.model_copy(update={"chosen": not tried.draft and tried.point.value == value})
+        for tried in search.tried
+    )
     warnings = (*measured.metrics.notes, *_remarks(search, check, refused))
     return Found(candidate, report, curve, change, warnings)
 

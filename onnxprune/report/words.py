@@ -120,7 +120,8 @@ def counted(goal: GoalReport, value: float) -> str:
 
 def verdict(goal: GoalReport, trial: Trial) -> str:
     """Whether a candidate that was tried keeps to the goal."""
-    return "good" if trial.enough else _GOALS[goal.name][4]
+    said = "good" if trial.enough else _GOALS[goal.name][4]
+    return f"{said}, a draft" if trial.draft else said
 
 
 def reached(goal: GoalReport) -> str:

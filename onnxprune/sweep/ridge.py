@@ -37,6 +37,7 @@ def ridge(
     kept: Mask,
     rounds: Sequence[Round],
     has_bias: bool,
+    most: int | None = None,
 ) -> float:
     """The relative ridge with the least error on held-back rows; the smallest where rows are plenty.
 
@@ -50,12 +51,13 @@ def ridge(
         kept: mask of the same shape.
         rounds: how weights leave.
         has_bias: whether a bias follows.
+        most: output units to try them on, where that is fewer than usual.
     """
     fit, held = gathered
     if held is None or plentiful(fit):
         return RIDGE
     every = reference.shape[1]
-    outputs = some_outputs(every, max(64, _WEIGHTS // reference.shape[2]))
+    outputs = some_outputs(every, min(most or every, max(64, _WEIGHTS // reference.shape[2])))
     fit, held = fit.of(outputs), held.of(outputs)
     reference, weights, kept = reference[:, outputs], weights[:, outputs], kept[:, outputs]
     training = fit.problem(has_bias)

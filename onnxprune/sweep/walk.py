@@ -32,7 +32,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.progress import Progress, Silent
 from onnxprune.reading import ancestors
 from onnxprune.refit import Refit, choose
-from onnxprune.rounds import Round
+from onnxprune.rounds import FULL, Effort, Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect
 from onnxprune.sweep.frontier import MEMORY, Frontier
@@ -44,8 +44,6 @@ from onnxprune.sweep.targets import find_target
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-# Rows a column that a gram is made of; more change nothing (ResNet-20: KL 0.452 at 100, 0.455 at all).
-_ROWS = 200
 _HELD_EVERY = 5  # one batch in so many is held back where λ has to be chosen
 
 
@@ -65,6 +63,7 @@ def sweep(
     rounds: Mapping[str, Sequence[Round]],
     *,
     silent: Mapping[str, Mask] | None = None,
+    effort: Effort = FULL,
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
@@ -79,6 +78,7 @@ def sweep(
         kept: masks [groups, d_out, d_in] by layer; a layer without one is neither pruned nor refitted.
         rounds: how weights leave, by layer (see `refit`); none leave where not given.
         silent: rows without weights that are to give zero, not their mean: bool [groups, d_out] by layer.
+        effort: how thorough to be.
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
@@ -93,7 +93,7 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(dense, pruned, data, provider, memory)  # reads all data, which may take a while
+        walk = _Walk(dense, pruned, data, provider, effort, memory)  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
@@ -113,7 +113,9 @@ def _refit(
     reference, _ = original.read(dtype)
     weights, bias = layer.read(dtype)
     has_bias = bias is not None
-    strength = ridge((gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias)
+    strength = ridge(
+        (gathered.fit, gathered.held), reference, weights, kept, rounds, has_bias, walk.effort.outputs
+    )
     gathered.join()
     refit = least_squares(gathered.fit.problem(has_bias), reference, strength)
     if rounds:
@@ -122,7 +124,8 @@ def _refit(
         weights = refit.near(weights, kept)
         relaxed = gathered.relaxed(weights, refit.problem.bias(weights))
         refit = refit.aimed_at(relaxed.problem(has_bias))
-    weights = refit.exact(weights, kept)
+    roughly = isinstance(refit, Refit) and not walk.effort.exact
+    weights = refit.near(weights, kept) if roughly else refit.exact(weights, kept)
     bias = refit.problem.bias(weights)
     if silent is not None:
         bias[silent] = 0.0
@@ -163,8 +166,15 @@ class _Walk:
     """Both frontiers, and the moments of the layer they have come to."""
 
     def __init__(
-        self, dense: ir.Model, pruned: ir.Model, data: Data, provider: Provider, memory: int
+        self,
+        dense: ir.Model,
+        pruned: ir.Model,
+        data: Data,
+        provider: Provider,
+        effort: Effort,
+        memory: int,
     ) -> None:
+        self.effort = effort
         self._dense = Frontier(dense, data, provider, memory)
         self._pruned = Frontier(pruned, data, provider, memory)
         self._samples = data.count
@@ -201,7 +211,7 @@ class _Walk:
         rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
         positions = max(1, rows // self._first)
         sampled = pays(positions * self._samples, layer.d_in)
-        stride = _stride(positions * self._samples, positions, original.d_in)
+        stride = _stride(positions * self._samples, positions, self.effort.rows * original.d_in)
         graph = MomentsGraph(
             original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
         )
@@ -228,12 +238,12 @@ def _finite(part: Moments | RowMoments, layer: Layer) -> Moments | RowMoments:
     return part
 
 
-def _stride(rows: int, positions: int, columns: int) -> int:
-    """How many rows to step over so that some `_ROWS` a column remain.
+def _stride(rows: int, positions: int, wanted: int) -> int:
+    """How many rows to step over so that at least the `wanted` remain, or all.
 
     Coprime to the positions of an image, so that every position of the image is seen.
     """
-    stride = max(1, int(rows / (_ROWS * columns)))
+    stride = max(1, rows // wanted)
     while gcd(stride, positions) > 1:
         stride -= 1
     return stride

@@ -89,11 +89,15 @@ class CurvePoint(Record):
 
 
 class Trial(Record):
-    """One budget that a search tried: its `value`, what it `reached`, and whether that was good enough."""
+    """One budget that a search tried: its `value`, what it `reached`, and whether that was good enough.
+
+    A `draft` was pruned with less effort than the result, to find out where to look.
+    """
 
     value: float
     reached: float
     enough: bool
+    draft: bool = False
 
 
 class GoalReport(Record):
