@@ -8,7 +8,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY onnxprune ./onnxprune
-RUN pip install -c constraints.txt '.[cpu]'
+RUN pip install -c constraints.txt '.[cpu,images,report]'
 
 # Any user will do, also one without a home: nothing is written but where it is asked for. onnxruntime would keep its
 # telemetry in the home, and warns at every start where there is none.

@@ -24,8 +24,8 @@ def labelled(path):
 
 
 def test_a_point_is_a_compression_and_statistics_are_gathered_once(path, tmp_path, monkeypatch):
-    calls, original = [], prepared.collect
-    monkeypatch.setattr(prepared, "collect", lambda *given: calls.append(given) or original(*given))
+    calls, original = [], prepared.gather
+    monkeypatch.setattr(prepared, "gather", lambda *given: calls.append(given) or original(*given))
     recipes, ratios = ("magnitude", "wanda", "default"), (0.5, 0.2)
     given = {"evaluation": labelled(path), "provider": "cpu"}
     report = accuracy_curve(path, data(), recipes=recipes, ratio=ratios, **given)
