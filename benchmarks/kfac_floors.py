@@ -33,7 +33,7 @@ from onnxprune.layers import Layer, find_layers
 from onnxprune.model import Model
 from onnxprune.session import Session
 from onnxprune.statistics import Gathering, collect
-from onnxprune.statistics.collect import NoiseSource
+from onnxprune.statistics.feeding import NoiseSource
 from onnxprune.statistics.graph import StatisticsGraph, expose, noise_shapes
 
 TABLE = Table(
@@ -131,7 +131,7 @@ def _both(model: Model, data: Data) -> Callable[[], object]:
     found = backpropagate(copy.graph, op, head.seeds, wanted)
     expose(copy.graph, {f"g{n}": op.Shape(found.of[value]) for n, value in enumerate(wanted)})
     graph = StatisticsGraph(copy, [], head, shapes=noise_shapes(model.ir, head))
-    session, noise = Session(copy, "cpu", threads=1), NoiseSource(graph, Gathering(provider="cpu"))
+    session, noise = Session(copy, "cpu", threads=1), NoiseSource(graph, 0, "cpu", 1)
 
     def act() -> None:
         for number, batch in enumerate(data.batches()):
