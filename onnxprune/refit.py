@@ -142,8 +142,9 @@ class Refit:
     def near(self, weights: Array, kept: Mask) -> Array:
         """`exact` where that is no dearer than `improve`, as where whole units went; else `improve`."""
         steps = 8.0 * _STEPS_BETWEEN * weights.size * weights.shape[2]  # flops
-        cheap = self._flops(blocks(kept)) <= steps
-        return self.exact(weights, kept) if cheap else self.improve(weights, kept)
+        parts = blocks(kept)
+        cheap = self._flops(parts) <= steps
+        return self._exact(weights, kept, parts) if cheap else self.improve(weights, kept)
 
     def _flops(self, parts: Sequence[Block]) -> float:
         """Of Cholesky, one a block."""
@@ -159,7 +160,9 @@ class Refit:
         Returns:
             float64 [groups, d_out, d_in], zero where not kept.
         """
-        parts = blocks(kept)
+        return self._exact(weights, kept, blocks(kept))
+
+    def _exact(self, weights: Array, kept: Mask, parts: Sequence[Block]) -> Array:
         iterations = 2.0 * _STEPS_LAST * weights.size * weights.shape[2]  # flops
         if self._flops(parts) > max(_EXACT_FLOPS, _EXACT_SHARE * iterations):
             return self._by_iteration(weights, kept)

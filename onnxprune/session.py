@@ -11,7 +11,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,11 +133,8 @@ class Session:
             ModelError: a node failed; the message names it as onnxruntime does.
         """
         names = list(wanted) if wanted is not None else self.outputs
-        known = {name: np.asarray(feeds[name], order="C") for name in self.inputs if name in feeds}
-        try:
-            return dict(zip(names, self._session.run(names, known), strict=True))
-        except Exception as error:  # as above
-            raise ModelError(f"onnxruntime cannot run the model: {_words(error)}") from error
+        with _failing():
+            return dict(zip(names, self._session.run(names, self._known(feeds)), strict=True))
 
     def hold(self, array: Array) -> OnDevice:
         """A copy of `array` on the session's device."""
@@ -152,20 +149,20 @@ class Session:
             ModelError: a node failed; the message names it as onnxruntime does.
         """
         binding = self._session.io_binding()
-        for name in self.inputs:
-            if name in feeds:
-                binding.bind_cpu_input(name, np.asarray(feeds[name], order="C"))
+        for name, array in self._known(feeds).items():
+            binding.bind_cpu_input(name, array)
         for name, value in held.items():
             binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
             binding.bind_output(name, self._device if name in staying else "cpu")
-        try:
+        with _failing():
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # as above
-            raise ModelError(f"onnxruntime cannot run the model: {_words(error)}") from error
         made = dict(zip(self.outputs, binding.get_outputs(), strict=True))
         here = {name: value.numpy() for name, value in made.items() if name not in staying}
         return here, {name: made[name] for name in staying}
+
+    def _known(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: np.asarray(feeds[name], order="C") for name in self.inputs if name in feeds}
 
     @property
     def _device(self) -> str:
@@ -207,6 +204,15 @@ def _open(model: ir.Model | bytes | Path, options: Any, chosen: list[tuple[str, 
                 return onnxruntime.InferenceSession(str(path), options, providers=chosen)
         model = ir.to_proto(model).SerializeToString()
     return onnxruntime.InferenceSession(model, options, providers=chosen)
+
+
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """What fails in a run is a `ModelError`."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes for one thing
+        raise ModelError(f"onnxruntime cannot run the model: {_words(error)}") from error
 
 
 def _words(error: Exception) -> str:

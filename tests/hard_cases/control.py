@@ -134,6 +134,19 @@ NO_GRADIENT = {
     "allocation": "uniform",
 }  # gradients do not pass through subgraphs and cells
 
+
+def _recurrence(name, op, *given, **more):
+    return Case(
+        "recurrence",
+        name,
+        recurrent(op, *given, **more),
+        floats("x", 7, 10),
+        options=NO_GRADIENT,
+        units=f"no unit can be removed: {op} '{op}_1' has no rule for units; 'y' is an output of the model; `onnxprune inspect` shows what there is",
+        reasons={f"{op}_1": "recurrent weights are left alone: no gradient rule reaches inside the cell"},
+    )
+
+
 CASES = [
     Case(
         "control flow",
@@ -198,42 +211,10 @@ CASES = [
         units="no unit can be removed: Scan 'Scan_1' has no rule for units; 'y' is an output of the model; `onnxprune inspect` shows what there is",
         reasons={"Scan_1": "weights inside Scan are left alone"},
     ),
-    Case(
-        "recurrence",
-        "LSTM between two layers",
-        recurrent("LSTM", 4),
-        floats("x", 7, 10),
-        options=NO_GRADIENT,
-        units="no unit can be removed: LSTM 'LSTM_1' has no rule for units; 'y' is an output of the model; `onnxprune inspect` shows what there is",
-        reasons={"LSTM_1": "recurrent weights are left alone: no gradient rule reaches inside the cell"},
-    ),
-    Case(
-        "recurrence",
-        "GRU between two layers",
-        recurrent("GRU", 3),
-        floats("x", 7, 10),
-        options=NO_GRADIENT,
-        units="no unit can be removed: GRU 'GRU_1' has no rule for units; 'y' is an output of the model; `onnxprune inspect` shows what there is",
-        reasons={"GRU_1": "recurrent weights are left alone: no gradient rule reaches inside the cell"},
-    ),
-    Case(
-        "recurrence",
-        "RNN between two layers",
-        recurrent("RNN", 1),
-        floats("x", 7, 10),
-        options=NO_GRADIENT,
-        units="no unit can be removed: RNN 'RNN_1' has no rule for units; 'y' is an output of the model; `onnxprune inspect` shows what there is",
-        reasons={"RNN_1": "recurrent weights are left alone: no gradient rule reaches inside the cell"},
-    ),
-    Case(
-        "recurrence",
-        "bidirectional LSTM",
-        recurrent("LSTM", 4, 2, extra=', direction="bidirectional"'),
-        floats("x", 7, 10),
-        options=NO_GRADIENT,
-        units="no unit can be removed: LSTM 'LSTM_1' has no rule for units; 'y' is an output of the model; `onnxprune inspect` shows what there is",
-        reasons={"LSTM_1": "recurrent weights are left alone: no gradient rule reaches inside the cell"},
-    ),
+    _recurrence("LSTM between two layers", "LSTM", 4),
+    _recurrence("GRU between two layers", "GRU", 3),
+    _recurrence("RNN between two layers", "RNN", 1),
+    _recurrence("bidirectional LSTM", "LSTM", 4, 2, extra=', direction="bidirectional"'),
     Case(
         "recurrence",
         "nothing but an LSTM",
