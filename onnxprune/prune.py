@@ -29,7 +29,7 @@ from onnxprune.passes.replace import give_biases, replace_units
 from onnxprune.plan import Plan
 from onnxprune.ranking import by_ranking, dense_scores, operate, wished
 from onnxprune.regrowth import regrown
-from onnxprune.room import for_frontiers
+from onnxprune.room import for_sweep
 from onnxprune.rounds import Round, geometric, patterned
 from onnxprune.sweep import sweep
 from onnxprune.task import Array, Masks, Task
@@ -149,7 +149,7 @@ def _start(task: Task) -> Masks:
 def _running(task: Task, name: str) -> dict[str, Any]:
     given: dict[str, Any] = {"provider": task.options.provider, "progress": task.progress, "name": name}
     if task.options.memory is not None:
-        given["memory"] = for_frontiers(find_layers(task.dense.graph).layers, task.data, task.options.memory)
+        given["limits"] = for_sweep(find_layers(task.dense.graph).layers, task.data, task.options.memory)
     return {**given, "silent": task.silent, "effort": task.effort}
 
 

@@ -13,13 +13,16 @@ from onnxprune.dual import pays
 from onnxprune.errors import MemoryBudgetError
 from onnxprune.layers import Layer
 from onnxprune.memory import release, resident
-from onnxprune.statistics import kept_positions
+from onnxprune.statistics import kept_positions, value_bytes
+from onnxprune.sweep import Limits
 
 _A_WEIGHT = 14  # bytes: 4 of the pruned copy, 8 of its score, two masks
 _A_SQUARE = 44  # of a column squared: five float64 matrices and a float32 one
 _AN_OUTPUT = 32  # of an output squared: four float64 matrices
 _A_FITTED = 80  # of a weight while its layer is refitted from moments, in float64
 _FROM_ROWS = 24  # the same from rows, in float32
+_AT_ONCE = 64  # of the limit, the values before and behind a layer that run at once
+_RUN = 8  # times as much is taken by what is fed and comes out, what it is reordered to, and features
 
 
 def required(layers: Sequence[Layer], data: Data, limit: int) -> int:
@@ -39,20 +42,16 @@ def required(layers: Sequence[Layer], data: Data, limit: int) -> int:
             f"program, the model and its scores: more than --memory {limit:,}; give at least --memory "
             f"{-(-(beside + work[name]) // 2**20)}MiB"
         )
-    values = 2 * max(_values(layer, data.count) for layer in layers)
+    values = 2 * data.count * max(map(value_bytes, layers))
     return min(limit, beside + work[name] + values)
 
 
-def for_frontiers(layers: Sequence[Layer], data: Data, limit: int) -> int:
-    """Bytes of values that each of the sweep's two frontiers may hold in memory."""
+def for_sweep(layers: Sequence[Layer], data: Data, limit: int) -> Limits:
+    """What of a limit the sweep may take: what runs at once, and what is left for its two frontiers."""
     release()
-    return max(0, limit - resident() - max(_work(layer, data.count) for layer in layers)) // 2
-
-
-def _values(layer: Layer, samples: int) -> int:
-    """What a network's values before and behind a layer take, of all samples; 0 where that is not known."""
-    positions = kept_positions(layer, None) or 0
-    return 4 * layer.groups * positions * samples * (layer.d_in // layer.kernel + layer.d_out)
+    at_once = limit // _AT_ONCE
+    left = limit - resident() - max(_work(layer, data.count) for layer in layers) - _RUN * at_once
+    return Limits(max(0, left) // 2, at_once, lean=True)
 
 
 def _work(layer: Layer, samples: int) -> int:

@@ -87,6 +87,13 @@ class Data:
             feeds = {want.name: want.take(part.arrays[want.name], rows) for want in self.inputs}
             yield Batch(feeds, None if part.labels is None else part.labels[rows], len(rows))
 
+    def split(self, batch: Batch, size: int) -> Iterator[Batch]:
+        """A batch in parts of at most `size` samples."""
+        for start in range(0, batch.count, size):
+            rows = np.arange(start, min(start + size, batch.count))
+            feeds = {want.name: want.take(batch.feeds[want.name], rows) for want in self.inputs}
+            yield Batch(feeds, None if batch.labels is None else batch.labels[rows], len(rows))
+
     def hold(self, most: int) -> int:
         """Keep at most so many bytes more of what is read on demand; how many that may be."""
         lazy = (array for part in self.parts for array in part.arrays.values() if isinstance(array, Lazy))

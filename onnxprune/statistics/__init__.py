@@ -10,7 +10,7 @@ from onnxprune.statistics.collect import Gathering, collect
 from onnxprune.statistics.factors import Damped, Factor, Gram, Samples, damping_pair
 from onnxprune.statistics.first_order import FirstOrder, FirstOrders, Site, collect_first_order
 from onnxprune.statistics.gathering import gather
-from onnxprune.statistics.graph import kept_positions
+from onnxprune.statistics.graph import kept_positions, value_bytes
 from onnxprune.statistics.store import LayerStatistics, Plan, Statistics, load, merge, save
 
 __all__ = [
@@ -33,4 +33,5 @@ __all__ = [
     "load",
     "merge",
     "save",
+    "value_bytes",
 ]

@@ -6,7 +6,7 @@ depend on how much memory there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Batch, Data
+from onnxprune.errors import ModelError
 from onnxprune.session import Provider, Session
 from onnxprune.statistics.graph import StatisticsGraph
 
@@ -65,7 +66,10 @@ class NoiseSource:
         found: dict[str, int] = {}
         if two.count != 2:
             return None
-        first, second = self.shapes(one.feeds), self.shapes(two.feeds)
+        try:
+            first, second = self.shapes(one.feeds), self.shapes(two.feeds)
+        except ModelError:  # a batch size is written into its nodes, though not into its inputs
+            return None
         for name, shape in first.items():
             differ = [
                 axis
@@ -77,48 +81,43 @@ class NoiseSource:
             found[name] = differ[0]
         return found
 
-
-def portions(
-    data: Data, noise: NoiseSource, run: int | None = None
-) -> Iterator[tuple[Batch, dict[str, Array]]]:
-    """What runs at once, and its noise.
-
-    Args:
-        data: the samples.
-        noise: drawn for whole batches.
-        run: samples at once, a divisor of the batch size for data whose noise has known `axes`; None: whole
-            batches.
-    """
-    axes = noise.axes(data) if run is not None and run < data.batch_size else None
-    if run is None or axes is None:
-        for number, batch in enumerate(data.batches()):
-            yield batch, noise.draw(number, batch.feeds)
-        return
-    pieces = replace(data, batch_size=run).batches()
-    for number, size in enumerate(_sizes(data)):
-        drawn: dict[str, Array] = {}
-        done = 0
-        while done < size:
-            piece = next(pieces)
-            each = {
-                name: shape[axes[name]] // piece.count for name, shape in noise.shapes(piece.feeds).items()
-            }
-            if not done:
-                shapes = {
-                    name: (*shape[: axes[name]], each[name] * size, *shape[axes[name] + 1 :])
-                    for name, shape in noise.shapes(piece.feeds).items()
-                }
-                drawn = noise.drawn(number, shapes)
-            own = {
-                name: array.take(range(done * each[name], (done + piece.count) * each[name]), axes[name])
+    def split(
+        self, number: int, parts: Sequence[Batch], axes: Mapping[str, int]
+    ) -> Iterator[dict[str, Array]]:
+        """The noise of batch `number`, part by part; samples lie along the `axes` of the noise."""
+        first, count = parts[0], sum(part.count for part in parts)
+        shapes = self.shapes(first.feeds)
+        each = {name: shape[axes[name]] // first.count for name, shape in shapes.items()}
+        whole = {
+            name: (*shape[: axes[name]], each[name] * count, *shape[axes[name] + 1 :])
+            for name, shape in shapes.items()
+        }
+        drawn, done = self.drawn(number, whole), 0
+        for part in parts:
+            yield {
+                name: array.take(range(done * each[name], (done + part.count) * each[name]), axes[name])
                 for name, array in drawn.items()
             }
-            yield piece, own
-            done += piece.count
+            done += part.count
 
 
-def _sizes(data: Data) -> Iterator[int]:
-    """Samples of every batch."""
-    for part in data.parts:
-        for start in range(0, len(part.rows), data.batch_size):
-            yield min(data.batch_size, len(part.rows) - start)
+class Feeder:
+    """Cuts batches of `data` into portions of at most `run` samples; None: they stay whole."""
+
+    def __init__(self, data: Data, noise: NoiseSource, run: int | None) -> None:
+        self._data, self._noise = data, noise
+        several = run is not None and run < min(data.batch_size, data.count)
+        self._axes = noise.axes(data) if several else None
+        self._run = data.batch_size if self._axes is None or run is None else run
+
+    def portions(self, number: int, batch: Batch) -> Iterator[tuple[int, Batch, dict[str, Array]]]:
+        """What runs at once of batch `number`: a number among all portions, samples, and their noise."""
+        first = number * -(-self._data.batch_size // self._run)
+        parts = list(self._data.split(batch, self._run))
+        if self._axes is None or len(parts) == 1:
+            yield first, batch, self._noise.draw(number, batch.feeds)
+            return
+        for place, (part, noise) in enumerate(
+            zip(parts, self._noise.split(number, parts, self._axes), strict=True)
+        ):
+            yield first + place, part, noise

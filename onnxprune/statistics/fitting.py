@@ -18,7 +18,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxprune.data import Data
-from onnxprune.data.inputs import fixed_batch
 from onnxprune.errors import MemoryBudgetError
 from onnxprune.layers import Layer, find_layers
 from onnxprune.liveness import measure
@@ -95,20 +94,21 @@ def _need(layer: Layer, data: Data, how: Gathering) -> Need:
 def _values(model: ir.Model, data: Data, how: Gathering) -> tuple[Callable[[int], int], list[int]]:
     """What the values of a run take for so many samples, and how many may run at once, the most first."""
     batch = min(data.batch_size, data.count)
-    rows = {layer.name for layer in find_layers(model.graph)}  # features as they are: no gram is made here
+    layers = find_layers(model.graph).layers
     graph = build(
         model,
         loss=how.loss,
         gradients=how.gradients,
         labels=how.labels,
         positions=how.positions,
-        sampled=rows,
+        sampled={layer.name for layer in layers},  # features as they are: no gram is made here
     )
     noise = NoiseSource(graph, how.seed, how.provider)
-    whole = fixed_batch(data.inputs) is not None or how.average != "mean" or how.positions is not None
     sizes = [batch]
-    if not whole and batch > 1 and noise.axes(data) is not None:
-        sizes = [size for size in range(data.batch_size, 0, -1) if data.batch_size % size == 0]
+    if how.divides(data) and batch > 1 and noise.axes(data) is not None:
+        sizes = [min(batch, how.portion(layers, data) or batch)]
+        while sizes[-1] > 1:
+            sizes.append(sizes[-1] // 2)
     counts = (1, 2) if len(sizes) > 1 else (batch,)
     runs = []
     for count in counts:
@@ -117,7 +117,8 @@ def _values(model: ir.Model, data: Data, how: Gathering) -> tuple[Callable[[int]
         runs.append({**feeds, START: np.asarray(0)})
     alive = measure(graph.model, runs)
     share = 1 if len(sizes) > 1 else 1 / batch  # of a whole batch all counts for a sample
-    return lambda run: int(_SLACK * alive.at(run * share)), sizes
+    read = batch * sum(array.nbytes for array in samples.feeds.values()) // samples.count
+    return lambda run: int(_SLACK * alive.at(run * share)) + read, sizes
 
 
 def _parts(needs: Sequence[Need], room: int, spilled: bool) -> list[list[Need]]:

@@ -137,6 +137,12 @@ def kept_positions(layer: Layer, positions: int | None) -> int | None:
     return min(most, sum(known))
 
 
+def value_bytes(layer: Layer) -> int:
+    """What a network's values before and behind a layer take in float32, of one sample; 0 if unknown."""
+    positions = kept_positions(layer, None) or 0
+    return 4 * layer.groups * positions * (layer.d_in // layer.kernel + layer.d_out)
+
+
 def _drawn(graph: ir.Graph, layers: Sequence[Layer], positions: int | None) -> dict[str, Drawn]:
     """The rows of layers that have more positions than wanted, by name; adds the input that draws them."""
     if positions is None:

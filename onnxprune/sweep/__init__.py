@@ -4,6 +4,7 @@
 gathers sums, `ridge` says how far to trust them, `walk` goes through all of them.
 """
 
+from onnxprune.sweep.frontier import Limits
 from onnxprune.sweep.walk import Swept, sweep
 
-__all__ = ["Swept", "sweep"]
+__all__ = ["Limits", "Swept", "sweep"]

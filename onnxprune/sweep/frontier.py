@@ -3,12 +3,13 @@
 The sweep needs the dense and the pruned network's values at every layer, but never all at once. A `Frontier`
 holds only the values that cross the cut between what has run and what has not; `advance` runs the subgraph up
 to the values wanted next, on every batch. A walk over the whole graph costs one forward pass and holds one
-cut's activations, in memory up to `memory` bytes and in files beyond.
+cut's activations, in memory up to a limit and in files beyond.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -21,7 +22,20 @@ from onnxprune.spilling import Folder, Spilled
 
 Array = npt.NDArray[Any]
 
-MEMORY = 1 << 30  # bytes of values that a frontier holds in memory where nothing else is said
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sweep may take of memory.
+
+    Args:
+        held: bytes of values that each of the two frontiers holds in memory, beyond in files.
+        at_once: bytes of the values before and behind a layer, of the samples that run at once.
+        lean: whether sessions give every buffer back at once, which takes time.
+    """
+
+    held: int = 1 << 30
+    at_once: int = 128 << 20
+    lean: bool = False
 
 
 class Frontier:
@@ -30,20 +44,29 @@ class Frontier:
     `model` may have its initializers changed between calls, as long as the nodes that read them have not run.
     """
 
-    def __init__(self, model: ir.Model, data: Data, provider: Provider, memory: int = MEMORY) -> None:
-        self._model = model
-        self._provider = provider
+    def __init__(
+        self,
+        model: ir.Model,
+        data: Data,
+        provider: Provider,
+        limits: Limits | None = None,
+        part: int | None = None,
+    ) -> None:
+        """Read all data; `part` samples of a batch run at once, all of them if None."""
+        limits = limits or Limits()
+        self._model, self._provider, self._lean = model, provider, limits.lean
         self._done: set[ir.Node] = set()
-        self._store = _Store(memory)
+        self._store = _Store(limits.held)
         self._readers: dict[ir.Value, set[ir.Node]] = {}
         for node in model.graph:
             for value in read_by(node):
                 self._readers.setdefault(value, set()).add(node)
-        self.batches = 0
-        for batch in data.batches():
-            for value in model.graph.inputs:
-                self._store.put(value, self.batches, batch.feeds[value.name or ""])
-            self.batches += 1
+        self.batch_of: list[int] = []  # by part
+        for number, batch in enumerate(data.batches()):
+            for each in data.split(batch, part or batch.count):
+                for value in model.graph.inputs:
+                    self._store.put(value, len(self.batch_of), each.feeds[value.name or ""])
+                self.batch_of.append(number)
 
     def advance(self, wanted: Sequence[ir.Value]) -> None:
         """Run every batch forward until `wanted` are at hand; forget what nothing ahead reads."""
@@ -56,11 +79,11 @@ class Frontier:
             if value not in kept and self._readers.get(value, set()) <= self._done:
                 self._store.drop(value)
 
-    def get(self, value: ir.Value, batch: int) -> Array:
-        """The array of `value` for one batch; constants of the model as they are."""
+    def get(self, value: ir.Value, part: int) -> Array:
+        """The array of `value` for one part of a batch; constants of the model as they are."""
         if value.const_value is not None:
             return value.const_value.numpy()
-        return self._store.get(value, batch)
+        return self._store.get(value, part)
 
     def _run(self, ahead: set[ir.Node], wanted: Sequence[ir.Value]) -> None:
         behind = {value for node in ahead for value in read_by(node) if value.producer() not in ahead}
@@ -73,17 +96,18 @@ class Frontier:
         for given, value in zip(piece.inputs, inputs, strict=True):
             if given.dtype is None:  # behind a custom op; onnxruntime wants to know, and the arrays do
                 given.dtype = ir.DataType.from_numpy(self._store.get(value, 0).dtype)
-        session = Session(ir.Model(piece, ir_version=self._model.ir_version), self._provider)
+        whole = ir.Model(piece, ir_version=self._model.ir_version)
+        session = Session(whole, self._provider, lean=self._lean)
         names = [value.name or "" for value in outputs]
-        for batch in range(self.batches):
-            feeds = {value.name or "": self._store.get(value, batch) for value in inputs}
+        for part in range(len(self.batch_of)):
+            feeds = {value.name or "": self._store.get(value, part) for value in inputs}
             results = session.run(feeds, names)
             for value in outputs:
-                self._store.put(value, batch, results[value.name or ""])
+                self._store.put(value, part, results[value.name or ""])
 
 
 class _Store:
-    """Arrays by value and batch; past `memory` bytes new ones go to files."""
+    """Arrays by value and part; past `memory` bytes new ones go to files."""
 
     def __init__(self, memory: int) -> None:
         self._arrays: dict[ir.Value, dict[int, Array | Spilled]] = {}
@@ -97,16 +121,16 @@ class _Store:
     def has(self, value: ir.Value) -> bool:
         return value in self._arrays
 
-    def get(self, value: ir.Value, batch: int) -> Array:
-        stored = self._arrays[value][batch]
+    def get(self, value: ir.Value, part: int) -> Array:
+        stored = self._arrays[value][part]
         return stored.array() if isinstance(stored, Spilled) else stored
 
-    def put(self, value: ir.Value, batch: int, array: Array) -> None:
+    def put(self, value: ir.Value, part: int, array: Array) -> None:
         arrays = self._arrays.setdefault(value, {})
-        if batch in arrays:
-            self._forget(arrays.pop(batch))
+        if part in arrays:
+            self._forget(arrays.pop(part))
         fits = not array.size or not array.ndim or self._held + array.nbytes <= self._memory
-        arrays[batch] = array if fits else self._folder.put(array)
+        arrays[part] = array if fits else self._folder.put(array)
         self._held += array.nbytes if fits else 0
 
     def drop(self, value: ir.Value) -> None:

@@ -5,6 +5,7 @@ It runs in onnxruntime; only sums come back, or the rows where they are fewer th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,10 @@ class MomentsGraph:
         stride: int,
         opset: int,
         provider: Provider,
+        lean: bool = False,
     ) -> None:
         self._layer, self._sampled, self._stride = layer, sampled, stride
+        self._opened = partial(Session, provider=provider, lean=lean)
         self._wanted: Rows | None = Every(stride) if stride > 1 else None
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
         op = Emitter(graph, "moments")
@@ -54,15 +57,13 @@ class MomentsGraph:
                 "sum": op.ReduceSum(features, op.ints(2), keepdims=0),
                 **self._targets(op, features, wanted),
             }
-        self._session = _session(graph, outputs, sum_type(layer), provider)
+        self._session = self._opened(_model(graph, outputs, sum_type(layer)))
         self._relaxed = None
         bounds = target.bounds()
         if bounds is not None and target.sign > 0 and not sampled:
-            self._relaxed = self._relaxation(use, target, bounds, opset, provider)
+            self._relaxed = self._relaxation(use, target, bounds, opset)
 
-    def _relaxation(
-        self, use: Use, target: Target, bounds: tuple[float, float], opset: int, provider: Provider
-    ) -> Session:
+    def _relaxation(self, use: Use, target: Target, bounds: tuple[float, float], opset: int) -> Session:
         """The same sums for targets that move with the current fit wherever the reader cannot tell."""
         layer, rows = self._layer, self._wanted
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="relaxed")
@@ -77,7 +78,7 @@ class MomentsGraph:
         relaxed = op.Where(op.LessOrEqual(dense, low), op.Min(now, low), dense)
         relaxed = op.Where(op.GreaterOrEqual(dense, high), op.Max(now, high), relaxed)
         wanted = _sum(op, relaxed, offset, -1.0, 1.0)
-        return _session(graph, self._targets(op, features, wanted), sum_type(layer), provider)
+        return self._opened(_model(graph, self._targets(op, features, wanted), sum_type(layer)))
 
     def _parts(self, op: Emitter, graph: ir.Graph, target: Target) -> tuple[ir.Value, ir.Value | None]:
         """The dense value and the sum of the pruned terms, as responses."""
@@ -156,13 +157,11 @@ def _sum(op: Emitter, value: ir.Value, offset: ir.Value | None, factor: float, s
     return op.Neg(total) if sign < 0 else total
 
 
-def _session(
-    graph: ir.Graph, outputs: dict[str, ir.Value], dtype: ir.DataType, provider: Provider
-) -> Session:
+def _model(graph: ir.Graph, outputs: dict[str, ir.Value], dtype: ir.DataType) -> ir.Model:
     for name, value in outputs.items():
         value.name, value.dtype = name, dtype
         graph.outputs.append(value)
-    return Session(ir.Model(graph, ir_version=10), provider)
+    return ir.Model(graph, ir_version=10)
 
 
 def _free_input(graph: ir.Graph, name: str, like: ir.Value) -> ir.Value:

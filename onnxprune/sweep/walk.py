@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import gcd
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.data import Data
+from onnxprune.data.inputs import fixed_batch
 from onnxprune.dual import least_squares, pays
 from onnxprune.errors import StatisticsError
 from onnxprune.layers import Layer, find_layers
@@ -34,8 +36,8 @@ from onnxprune.reading import ancestors
 from onnxprune.refit import Refit, choose
 from onnxprune.rounds import FULL, Effort, Round
 from onnxprune.session import Provider
-from onnxprune.statistics import Gathering, collect
-from onnxprune.sweep.frontier import MEMORY, Frontier
+from onnxprune.statistics import Gathering, collect, value_bytes
+from onnxprune.sweep.frontier import Frontier, Limits
 from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
 from onnxprune.sweep.sums import Moments, RowMoments, total_of
@@ -67,7 +69,7 @@ def sweep(
     provider: Provider = "auto",
     progress: Progress | None = None,
     name: str = "sweep",
-    memory: int = MEMORY,
+    limits: Limits | None = None,
 ) -> dict[str, Swept]:
     """Walk both networks in graph order; change the weights and biases of `pruned` in place.
 
@@ -82,7 +84,7 @@ def sweep(
         provider: where to run.
         progress: told of every layer.
         name: of the stage, for the progress.
-        memory: bytes of values that each network's frontier may hold in memory.
+        limits: what it may take of memory.
 
     Returns:
         By layer, for those in `kept`.
@@ -93,7 +95,9 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(dense, pruned, data, provider, effort, memory)  # reads all data, which may take a while
+        walk = _Walk(
+            dense, pruned, data, provider, effort, limits or Limits()
+        )  # reads all data, which may take a while
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
@@ -143,7 +147,7 @@ class _Gathered:
     held: Moments | RowMoments | None = None
     graph: MomentsGraph | None = None
     feeds: Callable[[int], dict[str, Array]] | None = None
-    batches: int = 0
+    parts: int = 0
 
     @property
     def relaxes(self) -> bool:
@@ -157,8 +161,8 @@ class _Gathered:
     def relaxed(self, weights: Array, bias: Array) -> Moments:
         """Moments of all rows, with targets that move with the fit where the reader cannot tell."""
         assert self.graph is not None and self.feeds is not None and isinstance(self.fit, Moments)
-        parts = (self.graph.relax(self.feeds(batch), weights, bias) for batch in range(self.batches))
-        cross, target, square = (sum(columns) for columns in zip(*parts, strict=True))
+        sums = (self.graph.relax(self.feeds(part), weights, bias) for part in range(self.parts))
+        cross, target, square = (sum(columns) for columns in zip(*sums, strict=True))
         return replace(self.fit, cross=cross, target=target, square=square)
 
 
@@ -172,18 +176,20 @@ class _Walk:
         data: Data,
         provider: Provider,
         effort: Effort,
-        memory: int,
+        limits: Limits,
     ) -> None:
         self.effort = effort
-        self._dense = Frontier(dense, data, provider, memory)
-        self._pruned = Frontier(pruned, data, provider, memory)
+        part = _part(data, find_layers(dense.graph).layers, limits.at_once)
+        self._dense = Frontier(dense, data, provider, limits, part)
+        self._pruned = Frontier(pruned, data, provider, limits, part)
         self._samples = data.count
         shared = [layer.name for layer in find_layers(dense.graph) if len(layer.uses) > 1]
         gathering = Gathering(gradients=False, provider=provider)
         self._shared = collect(dense, "", data, gathering, only=shared).layers if shared else {}
-        self._opset = dense.opset_imports.get("", 18)
-        self._provider = provider
-        self._first = next(iter(data.batches())).count
+        opset = dense.opset_imports.get("", 18)
+        self._graph = partial(MomentsGraph, opset=opset, provider=provider, lean=limits.lean)
+        first = next(iter(data.batches())).count
+        self._first = min(part or first, first)
         self._here = ir.convenience.create_value_mapping(pruned.graph, include_subgraphs=False)
         self._ahead = {use.node for layer in find_layers(pruned.graph) for use in layer.uses}
 
@@ -204,22 +210,20 @@ class _Walk:
         self._dense.advance([target.value])
         self._pruned.advance([value for _, value in pairs])
 
-        def feeds(batch: int) -> dict[str, Array]:
-            near = {name: self._pruned.get(value, batch) for name, value in pairs}
-            return {**near, "target": self._dense.get(target.value, batch)}
+        def feeds(part: int) -> dict[str, Array]:
+            near = {name: self._pruned.get(value, part) for name, value in pairs}
+            return {**near, "target": self._dense.get(target.value, part)}
 
-        rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first batch
+        rows = self._dense.get(target.value, 0).size // (layer.groups * layer.d_out)  # of the first part
         positions = max(1, rows // self._first)
         sampled = pays(positions * self._samples, layer.d_in)
         stride = _stride(positions * self._samples, positions, self.effort.rows * original.d_in)
-        graph = MomentsGraph(
-            original, use, target, sampled=sampled, stride=stride, opset=self._opset, provider=self._provider
-        )
-        parts = range(self._dense.batches)
-        sides = [[batch for batch in parts if _is_held(batch) == held] for held in (False, True)]
-        fit, held = (total_of(_finite(graph.run(feeds(batch)), layer) for batch in side) for side in sides)
+        graph = self._graph(original, use, target, sampled=sampled, stride=stride)
+        parts = list(enumerate(self._dense.batch_of))
+        sides = [[part for part, batch in parts if _is_held(batch) == held] for held in (False, True)]
+        fit, held = (total_of(_finite(graph.run(feeds(part)), layer) for part in side) for side in sides)
         assert fit is not None  # the first batch is never held back
-        return _Gathered(fit, held, graph, feeds, self._dense.batches)
+        return _Gathered(fit, held, graph, feeds, len(parts))
 
     def _available(self, value: ir.Value) -> bool:
         return value.const_value is not None or not ancestors([self._here[value.name or ""]]) & self._ahead
@@ -227,6 +231,13 @@ class _Walk:
 
 def _is_held(batch: int) -> bool:
     return batch % _HELD_EVERY == _HELD_EVERY - 1
+
+
+def _part(data: Data, layers: Sequence[Layer], most: int) -> int | None:
+    """How many samples of a batch take at most so many bytes at a layer; None: all of them, or unknown."""
+    if fixed_batch(data.inputs) is not None:
+        return None
+    return max(1, most // max(1, *map(value_bytes, layers)))
 
 
 def _finite(part: Moments | RowMoments, layer: Layer) -> Moments | RowMoments:

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import TWINS, data_for, samples, twin_model
+from units.nets import parsed
 
 from onnxprune import spilling
 from onnxprune.errors import MemoryBudgetError
+from onnxprune.layers import find_layers
 from onnxprune.statistics import Gathering, Samples, collect, fitting, gather
 from onnxprune.statistics.shelf import Shelf
 
+collecting = sys.modules[Gathering.__module__]  # the package has a function of the module's name
 FLOAT32 = 1e-5  # sums of some hundred float32 products, cut up elsewhere
 
 
@@ -66,11 +69,42 @@ def test_passes_give_what_one_pass_gives(name, monkeypatch):
 @pytest.mark.parametrize("loss", ["cross-entropy", "gaussian"])
 @pytest.mark.parametrize("name", TWINS)
 def test_fewer_samples_at_once_see_the_noise_of_their_batch(name, loss, monkeypatch):
-    """9 samples a batch, 3 at once: the last batch has 3, the noise is that of 9."""
-    monkeypatch.setattr(fitting, "_values", lambda model, data, how: (lambda run: 10**6 * run, [9, 3, 1]))
-    whole, found = limited(name, 4 * 10**6, batch=9, loss=loss)
-    assert found.plan.run == 3 and len(found.plan.parts) == 1
+    """9 samples a batch, 4, 4 and 1 at once: the last batch has 3, the noise is that of 9."""
+    monkeypatch.setattr(fitting, "_values", lambda model, data, how: (lambda run: 10**6 * run, [9, 4, 1]))
+    whole, found = limited(name, 5 * 10**6, batch=9, loss=loss)
+    assert found.plan.run == 4 and len(found.plan.parts) == 1
     assert differ(whole, found) < FLOAT32
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_without_a_limit_as_many_run_at_once_as_a_cache_holds(name, monkeypatch):
+    """A cache of nothing and at least three samples: portions of three, and the same statistics."""
+    model, x = twin_model(name), samples(TWINS[name].shape, 30)
+    data, how = data_for(model, x, 8), Gathering(seed=5, provider="cpu")
+    layers = find_layers(model.graph).layers
+    assert (how.portion(layers, data) or 8) >= 8  # these networks are small
+    whole = collect(model, "sha", data, how)
+    monkeypatch.setattr(collecting, "_FEWEST", 3)
+    monkeypatch.setattr(collecting, "_CACHE", 0)
+    assert how.portion(layers, data) == 3
+    assert differ(whole, collect(model, "sha", data, how)) < FLOAT32
+
+
+def test_batches_stay_whole_where_their_size_is_written_into_a_node(monkeypatch):
+    """The input leaves the batch open, a Reshape does not: 8 samples at once or none."""
+    text = """net (float[n,6] x) => (float[n,3] y) {
+        r = Reshape(x, fixed)
+        [in] h = MatMul(r, w0)
+        f = Reshape(h, back)
+        [out] y = Gemm(f, w1)
+    }"""
+    shapes = {"fixed": np.array([8, 2, 3]), "back": np.array([8, 8])}
+    model = parsed(text, {"w0": (3, 4), "w1": (8, 3)}, **shapes)
+    data = data_for(model, samples((6,), 16), 8)
+    whole = collect(model, "sha", data, Gathering(provider="cpu"))
+    monkeypatch.setattr(collecting, "_FEWEST", 1)
+    monkeypatch.setattr(collecting, "_CACHE", 0)
+    assert differ(whole, collect(model, "sha", data, Gathering(provider="cpu"))) < FLOAT32
 
 
 @pytest.mark.usefixtures("_nothing_resident")
