@@ -38,6 +38,7 @@ Product = tuple[Shift, tuple[Piece, ...]]
 # and both sides of a batch together hold less than the patches would.
 _FILLED = 0.75
 _MOST_MAPS = 4
+_SMALLER = 6  # times as large are a sample's moved images as its products, where these are made alone
 
 
 class Correlation:
@@ -105,10 +106,11 @@ class Correlation:
     def emit(self, op: Emitter, value: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Emit the products of the Conv's input `value` [N, channels, …] and its patches' sum [groups, d_in].
 
-        Only Gather, MatMul and sums: a Conv would round the sums on GPUs that multiply in TF32.
+        Only copies, MatMul and sums: a Conv would round the sums on GPUs that multiply in TF32.
         """
         groups, channels = self._sliding.groups, self._sliding.channels
-        image = op.Reshape(value, op.ints(0, groups, channels, -1))
+        value = op.Reshape(value, op.ints(0, groups, channels, *self._sliding.sizes))
+        image = op.Reshape(value, op.ints(0, 0, 0, -1))
         image = op.Pad(
             image, op.ints(0, 0, 0, 0, 0, 0, 0, 1)
         )  # what lies outside is one more pixel, of zeros
@@ -117,23 +119,23 @@ class Correlation:
             image = op.Transpose(image, perm=[1, 0, 2, 3])
         else:
             image = op.Unsqueeze(op.Squeeze(image, op.ints(1)), op.ints(0))
-        parts = [self._whole(op, image)] if self._main else []
+        parts = [self._whole(op, value, image)] if self._main else []
         parts += [self._border(op, image, batch) for batch in self._batches]
         products: ir.Value = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
-        return products, self._sum(op, image)
+        return products, self._sum(op, value)
 
-    def _whole(self, op: Emitter, image: ir.Value) -> ir.Value:
-        """The whole products of `image` [groups, N, pixels, channels]."""
+    def _whole(self, op: Emitter, value: ir.Value, image: ir.Value) -> ir.Value:
+        """The whole products of `value` [N, groups, channels, …], or of `image` (see `_gathered`)."""
         groups, channels, (first, others) = self._sliding.groups, self._sliding.channels, self.sides
         left = [(-move, *(0,) * (len(self._cuts) - 1)) for move in range(first)]
         right = [(0, *moves) for moves in product(*(range(1 - k, k) for k in self._sliding.kernel[1:]))]
-        everywhere = tuple(map(range, self._sliding.sizes))
-        sides = []
-        for moves in (left, right):
-            places = np.stack([self._numbers(everywhere, move) for move in moves], axis=1)
-            moved = op.Gather(image, op.constant(places), axis=2)
-            sides.append(op.Reshape(moved, op.ints(groups, -1, len(moves) * channels)))
-        found = op.MatMul(op.Transpose(sides[0], perm=[0, 2, 1]), sides[1])
+        if self._by_sample:
+            sides = [self._moved(op, value, moves) for moves in (left, right)]
+            each = op.MatMul(sides[0], op.Transpose(sides[1], perm=[0, 1, 3, 2]))
+            found = op.ReduceSum(each, op.ints(0), keepdims=0)
+        else:
+            sides = [self._gathered(op, image, moves) for moves in (left, right)]
+            found = op.MatMul(op.Transpose(sides[0], perm=[0, 2, 1]), sides[1])
         found = op.Transpose(
             op.Reshape(found, op.ints(groups, first, channels, others, channels)), perm=[0, 1, 3, 2, 4]
         )
@@ -141,6 +143,39 @@ class Correlation:
         flat = op.Reshape(found, op.ints(groups, -1, channels, channels))
         whole: ir.Value = op.Gather(flat, op.ints(*wanted), axis=1)
         return whole
+
+    @property
+    def _by_sample(self) -> bool:
+        """Whether each sample's whole products are made alone, and added: where they are much the smaller.
+
+        Pixels then stay side by side, and moved images are copied by the row instead of by the pixel.
+        """
+        first, others = self.sides
+        return _SMALLER * first * others * self._sliding.channels <= (first + others) * self.positions
+
+    def _moved(self, op: Emitter, value: ir.Value, moves: Sequence[Shift]) -> ir.Value:
+        """`value` [N, groups, channels, …], moved images in a row: [N, groups, moves · channels, pixels]."""
+        sliding, axes = self._sliding, range(3, 3 + len(self._cuts))
+        steps = np.array(moves) * sliding.dilations
+        low, high = steps.min(axis=0), steps.max(axis=0)
+        padded = op.Pad(value, op.ints(0, 0, 0, *(-low), 0, 0, 0, *high))
+        parts = [
+            op.Slice(padded, op.ints(*start), op.ints(*(start + sliding.sizes)), op.ints(*axes))
+            for start in steps - low
+        ]
+        joined = parts[0] if len(parts) == 1 else op.Concat(*parts, axis=2)
+        made: ir.Value = op.Reshape(joined, op.ints(0, 0, len(moves) * sliding.channels, -1))
+        return made
+
+    def _gathered(self, op: Emitter, image: ir.Value, moves: Sequence[Shift]) -> ir.Value:
+        """`image` [groups, N, pixels, channels], moved, side by side: [groups, rows, moves · channels]."""
+        everywhere = tuple(map(range, self._sliding.sizes))
+        places = np.stack([self._numbers(everywhere, move) for move in moves], axis=1)
+        moved = op.Gather(image, op.constant(places), axis=2)
+        made: ir.Value = op.Reshape(
+            moved, op.ints(self._sliding.groups, -1, len(moves) * self._sliding.channels)
+        )
+        return made
 
     def _border(self, op: Emitter, image: ir.Value, batch: Sequence[Product]) -> ir.Value:
         """The products of one batch, of `image` [groups, N, pixels, channels]."""
@@ -158,18 +193,18 @@ class Correlation:
         products: ir.Value = op.MatMul(op.Transpose(left, perm=[0, 1, 3, 2]), right)
         return products
 
-    def _sum(self, op: Emitter, image: ir.Value) -> ir.Value:
-        """Σ of patches; `image` [groups, N, pixels, channels]."""
+    def _sum(self, op: Emitter, value: ir.Value) -> ir.Value:
+        """Σ of patches, axis by axis; `value` [N, groups, channels, …]."""
         sliding = self._sliding
-        seen = tuple(
-            range(-begin, size - begin) for begin, size in zip(sliding.begins, sliding.outputs, strict=True)
-        )
-        places = np.stack([self._numbers(seen, offset) for offset in product(*map(range, sliding.kernel))])
-        pixels = op.ReduceSum(image, op.ints(1), keepdims=0)
-        sums = op.ReduceSum(op.Gather(pixels, op.constant(places), axis=1), op.ints(2), keepdims=0)
-        turned = op.Transpose(sums, perm=[0, 2, 1])
-        result: ir.Value = op.Reshape(turned, op.ints(sliding.groups, sliding.width))
-        return result
+        sums, behind = op.ReduceSum(value, op.ints(0), keepdims=0), prod(sliding.sizes)
+        for axis, size in enumerate(sliding.sizes):
+            behind //= size
+            first = sliding.dilations[axis] * np.arange(sliding.kernel[axis])[:, None] - sliding.begins[axis]
+            seen = (first <= np.arange(size)) & (np.arange(size) < first + sliding.outputs[axis])
+            windows = op.CastLike(op.constant(seen.astype(np.float32)), value)
+            sums = op.MatMul(windows, op.Reshape(sums, op.ints(-1, size, behind)))
+        total: ir.Value = op.Reshape(sums, op.ints(sliding.groups, sliding.width))
+        return total
 
     def gram(self, products: Array) -> Array:
         """Put the gram together, in the dtype of `products`, which may be flat behind the groups."""
