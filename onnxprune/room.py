@@ -51,7 +51,7 @@ def for_sweep(layers: Sequence[Layer], data: Data, limit: int) -> Limits:
     release()
     at_once = limit // _AT_ONCE
     left = limit - resident() - max(_work(layer, data.count) for layer in layers) - _RUN * at_once
-    return Limits(max(0, left) // 2, at_once, lean=True)
+    return Limits(max(0, left) // 2, at_once)
 
 
 def _work(layer: Layer, samples: int) -> int:

@@ -144,7 +144,7 @@ def test_a_limit_of_memory_changes_nothing_but_the_report(saved, tmp_path, monke
     monkeypatch.setattr(fitting, "_COPIES", 0)
     monkeypatch.setattr(fitting, "_SESSION", 0)
     monkeypatch.setattr(fitting, "_values", lambda model, data, how: (lambda run: 0, [data.batch_size]))
-    monkeypatch.setattr(prune, "for_sweep", lambda layers, data, limit: Limits(0, lean=True))
+    monkeypatch.setattr(prune, "for_sweep", lambda layers, data, limit: Limits(0))
     needs = [fitting._need(layer, Counted(48), Gathering()) for layer in find_layers(load(path).ir.graph)]
     least = max(fitting._taken([need]) for need in needs)
     monkeypatch.setattr(prepared, "required", lambda layers, data, limit: least)

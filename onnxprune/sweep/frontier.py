@@ -30,12 +30,10 @@ class Limits:
     Args:
         held: bytes of values that each of the two frontiers holds in memory, beyond in files.
         at_once: bytes of the values before and behind a layer, of the samples that run at once.
-        lean: whether sessions give every buffer back at once, which takes time.
     """
 
     held: int = 1 << 30
     at_once: int = 128 << 20
-    lean: bool = False
 
 
 class Frontier:
@@ -54,7 +52,7 @@ class Frontier:
     ) -> None:
         """Read all data; `part` samples of a batch run at once, all of them if None."""
         limits = limits or Limits()
-        self._model, self._provider, self._lean = model, provider, limits.lean
+        self._model, self._provider = model, provider
         self._done: set[ir.Node] = set()
         self._store = _Store(limits.held)
         self._readers: dict[ir.Value, set[ir.Node]] = {}
@@ -97,7 +95,7 @@ class Frontier:
             if given.dtype is None:  # behind a custom op; onnxruntime wants to know, and the arrays do
                 given.dtype = ir.DataType.from_numpy(self._store.get(value, 0).dtype)
         whole = ir.Model(piece, ir_version=self._model.ir_version)
-        session = Session(whole, self._provider, lean=self._lean)
+        session = Session(whole, self._provider, lean=True)  # it runs a few times
         names = [value.name or "" for value in outputs]
         for part in range(len(self.batch_of)):
             feeds = {value.name or "": self._store.get(value, part) for value in inputs}

@@ -38,10 +38,9 @@ class MomentsGraph:
         stride: int,
         opset: int,
         provider: Provider,
-        lean: bool = False,
     ) -> None:
         self._layer, self._sampled, self._stride = layer, sampled, stride
-        self._opened = partial(Session, provider=provider, lean=lean)
+        self._opened = partial(Session, provider=provider, lean=True)  # features may be large
         self._wanted: Rows | None = Every(stride) if stride > 1 else None
         graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="moments")
         op = Emitter(graph, "moments")

@@ -187,7 +187,7 @@ class _Walk:
         gathering = Gathering(gradients=False, provider=provider)
         self._shared = collect(dense, "", data, gathering, only=shared).layers if shared else {}
         opset = dense.opset_imports.get("", 18)
-        self._graph = partial(MomentsGraph, opset=opset, provider=provider, lean=limits.lean)
+        self._graph = partial(MomentsGraph, opset=opset, provider=provider)
         first = next(iter(data.batches())).count
         self._first = min(part or first, first)
         self._here = ir.convenience.create_value_mapping(pruned.graph, include_subgraphs=False)

@@ -278,7 +278,7 @@ def test_parts_of_batches_sweep_as_whole_ones(name):
     found = []
     for at_once in (1, 3 * largest, 1 << 30):
         swept = cut(dense, masks)
-        limits = Limits(0, at_once, lean=True)
+        limits = Limits(0, at_once)
         found.append((swept, sweep(dense, swept, data, masks, {}, provider="cpu", limits=limits)))
     whole, result = found.pop()
     for swept, parts in found:
