@@ -147,7 +147,7 @@ _HELP = {
     "average": "How statistics are averaged over batches.",
     "samples": "Use so many samples, drawn by the seed; all if not given.",
     "positions": "Take at most so many positions of each sample into statistics of inputs; all if not given.",
-    "batch_size": "Samples run at once.",
+    "batch_size": "Samples run at once, at most.",
     "memory": "Stay within so much memory (4GiB): more passes over the data, and files for what is large.",
     "seed": "Seed of everything random.",
     "provider": "Where onnxruntime runs.",
