@@ -124,6 +124,7 @@ class Training(BaseModel):
     `balance` is the share of distillation in "both". `milestones` are places in the run, from 0 to 1, where a
     step schedule multiplies the rate by `gamma`. `masks`: whether zeros of layers' weights stay zero.
     `holdout`: the share of the samples that is chosen by instead of trained on, without evaluation data.
+    `shift` and `mirror`: images are moved by up to so many pixels, and half of them mirrored, at every step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -145,6 +146,8 @@ class Training(BaseModel):
     clip: Annotated[float, Field(gt=0)] | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    shift: Annotated[int, Field(ge=0)] = 0
+    mirror: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 64
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"

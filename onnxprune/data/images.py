@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from onnxprune.data.preprocess import Preprocess, Size
 from onnxprune.errors import DataError
 
 _KEPT_BYTES = 1 << 30  # of decoded pixels, of all images of one source
-_CHANNELS = (1, 3)
 
 
 class Decoder:
@@ -38,7 +37,7 @@ class Decoder:
         """
         require_pillow()
         self.paths, self.how = paths, how
-        self.layout = how.layout or _layout(want)
+        self.layout = how.layout or want.layout
         sizes: Sequence[Any] = want.sizes or (None,) * 4
         if len(sizes) != 4 or want.batch_axis != 0:
             raise DataError(
@@ -126,12 +125,6 @@ class ImageRows(Lazy):
         for number in self._numbers[rows].tolist():
             self._decoder.look(number)
         return True
-
-
-def _layout(want: Input) -> Literal["nchw", "nhwc"]:
-    sizes = want.sizes or ()
-    last = len(sizes) == 4 and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS
-    return "nhwc" if last else "nchw"
 
 
 def _table(how: Preprocess, channels: int, want: Input) -> npt.NDArray[np.float32] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ Size = int | str | None  # fixed, symbolic, unknown
 _CASTS = {"b": "biu", "i": "biu", "u": "biu", "f": "biuf"}
 _NO_NUMBERS = (ir.DataType.STRING, ir.DataType.UNDEFINED)
 _LAYOUTS = {(0, 3, 1, 2): "channels last", (0, 2, 3, 1): "channels first"}
+_CHANNELS = (1, 3)  # of images
 _CHUNK = 2**22  # elements looked at together, so that checking a file needs little memory
 
 
@@ -40,6 +41,13 @@ class Input:
         if self.sizes is None:
             return f"'{self.name}' {self.dtype}[...]"
         return f"'{self.name}' {self.dtype}[{','.join('?' if s is None else str(s) for s in self.sizes)}]"
+
+    @property
+    def layout(self) -> Literal["nchw", "nhwc"]:
+        """Where images have their channels: behind only if that size, and not the other, is one of theirs."""
+        sizes = self.sizes or ()
+        last = len(sizes) == 4 and sizes[3] in _CHANNELS and sizes[1] not in _CHANNELS
+        return "nhwc" if last else "nchw"
 
     @property
     def fixed_batch(self) -> int | None:

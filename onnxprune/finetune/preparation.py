@@ -14,6 +14,7 @@ from onnxprune.data import Data
 from onnxprune.data.inputs import fixed_batch
 from onnxprune.data.parting import parted
 from onnxprune.errors import ModelError, TrainingError, UsageError
+from onnxprune.finetune.augmentation import require_images
 from onnxprune.finetune.batches import as_tensor
 from onnxprune.finetune.distributed import Processes
 from onnxprune.finetune.module import to_module
@@ -96,12 +97,13 @@ def prepare(
     Raises:
         ModelError: torch and onnxruntime do not agree on the model.
         TrainingError: no weight is left to train.
-        UsageError: a pattern to freeze that no weight is named like.
+        UsageError: a pattern to freeze that no weight is named like, or images to move where there are none.
         DataError: labels that do not fit.
     """
+    objective = networks.objective
+    require_images(data, options, objective.labels > 0)
     batch = next(data.batches())
     inputs = [as_tensor(array, here.device) for array in batch.feeds.values()]
-    objective = networks.objective
     with torch.random.fork_rng():
         with torch.no_grad():
             _require_agreement(model, objective.student, batch.feeds, networks.exact(inputs))

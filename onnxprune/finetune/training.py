@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from onnxprune.data import Batch, Data
 from onnxprune.errors import TrainingError
 from onnxprune.evaluate import Metrics
+from onnxprune.finetune.augmentation import augmented
 from onnxprune.finetune.batches import Share, count_batches, epoch_batches, share_of
 from onnxprune.finetune.checkpoint import Run, restore, save
 from onnxprune.finetune.distributed import Processes
@@ -161,6 +162,7 @@ class Trainer:
         position, options = self.run.position, self.options
         step = position.epoch * self.steps + position.step
         self._seed(options.seed + step)
+        batch = augmented(batch, self.data, options, step)
         share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
         whole = options.learning_rate / _SLOWER**position.returns
         return self.take_step(share, whole * rate(step / (options.epochs * self.steps), options))
