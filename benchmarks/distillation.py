@@ -28,8 +28,8 @@ TABLE = Table(
     "Measured on images that are neither calibrated nor trained on: 509 lossless test images of CIFAR-10, or "
     "250 sample photos. The recipe says what is made small and what is trained on: `5,085 lossless`, all "
     "original training images here; `50,000 JPEG`, the recompressed ones, on which these networks are ten "
-    "points worse; `250 photos`, those that are calibrated on. `moved`: with `--training shift=4` (photos: 16) "
-    "and `mirror=true`.",
+    "points worse; `250 photos`, those that are calibrated on. `moved`: with `--training shift=4` (photos: "
+    "16) and `mirror=true`.",
     (
         Column("before", "dense, %", ".2f"),
         Column("pruned", "pruned, %", ".2f"),
