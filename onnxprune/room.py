@@ -35,15 +35,16 @@ def required(layers: Sequence[Layer], data: Data, limit: int) -> int:
     weights = _A_WEIGHT * sum(layer.size for layer in layers)
     work = {layer.name: _work(layer, data.count) for layer in layers}
     name = max(work, key=lambda name: work[name])
-    beside = resident() + weights
-    if beside + work[name] > limit:
+    beside, run = resident() + weights, _RUN * (limit // _AT_ONCE)
+    if beside + work[name] + run > limit:
+        least = (beside + work[name]) * _AT_ONCE // (_AT_ONCE - _RUN)
         raise MemoryBudgetError(
             f"layer {name!r} takes {work[name]:,} bytes while it is refitted, beside {beside:,} of the "
-            f"program, the model and its scores: more than --memory {limit:,}; give at least --memory "
-            f"{-(-(beside + work[name]) // 2**20)}MiB"
+            f"program, the model and its scores and {run:,} of what runs at once: more than --memory "
+            f"{limit:,}; give at least --memory {-(-least // 2**20) + 1}MiB"
         )
     values = 2 * data.count * max(map(value_bytes, layers))
-    return min(limit, beside + work[name] + values)
+    return min(limit, beside + work[name] + run + values)
 
 
 def for_sweep(layers: Sequence[Layer], data: Data, limit: int) -> Limits:
