@@ -88,7 +88,10 @@ class Data:
             yield Batch(feeds, None if part.labels is None else part.labels[rows], len(rows))
 
     def split(self, batch: Batch, size: int) -> Iterator[Batch]:
-        """A batch in parts of at most `size` samples."""
+        """A batch in parts of at most `size` samples; as it is, if it has no more."""
+        if batch.count <= size:
+            yield batch
+            return
         for start in range(0, batch.count, size):
             rows = np.arange(start, min(start + size, batch.count))
             feeds = {want.name: want.take(batch.feeds[want.name], rows) for want in self.inputs}

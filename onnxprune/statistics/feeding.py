@@ -113,11 +113,10 @@ class Feeder:
     def portions(self, number: int, batch: Batch) -> Iterator[tuple[int, Batch, dict[str, Array]]]:
         """What runs at once of batch `number`: a number among all portions, samples, and their noise."""
         first = number * -(-self._data.batch_size // self._run)
-        parts = list(self._data.split(batch, self._run))
-        if self._axes is None or len(parts) == 1:
+        if self._axes is None or batch.count <= self._run:
             yield first, batch, self._noise.draw(number, batch.feeds)
             return
-        for place, (part, noise) in enumerate(
-            zip(parts, self._noise.split(number, parts, self._axes), strict=True)
-        ):
-            yield first + place, part, noise
+        parts = list(self._data.split(batch, self._run))
+        noises = self._noise.split(number, parts, self._axes)
+        for place, (part, noise) in enumerate(zip(parts, noises, strict=True), first):
+            yield place, part, noise
