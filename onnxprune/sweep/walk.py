@@ -95,9 +95,8 @@ def sweep(
     swept: dict[str, Swept] = {}
     pairs = list(zip(find_layers(dense.graph), find_layers(pruned.graph), strict=True))
     with (progress or Silent()).stage(name, len(pairs)) as advance:
-        walk = _Walk(
-            dense, pruned, data, provider, effort, limits or Limits()
-        )  # reads all data, which may take a while
+        # reads all data, which may take a while
+        walk = _Walk(dense, pruned, data, provider, effort, limits or Limits())
         for original, layer in pairs:
             if layer.name in kept:
                 mask = kept[layer.name]
