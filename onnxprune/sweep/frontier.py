@@ -32,7 +32,7 @@ class Limits:
         at_once: bytes of the values before and behind a layer, of the samples that run at once.
     """
 
-    held: int = 1 << 30
+    held: int = 1 << 29
     at_once: int = 128 << 20
 
 

@@ -67,5 +67,6 @@ def ridge(
         refit = least_squares(training, reference, candidate)
         chosen, rough = choose(refit, weights, kept, few)
         rough = refit.improve(rough, chosen)
+        del refit  # matrices as large as the gram, three of them, before the next ones are made
         errors.append(held.error(rough, training.bias(rough)))
     return _RIDGES[int(np.argmin(errors))]
