@@ -40,6 +40,7 @@ TABLE = Table(
         Column("lost", "points above", ".2f"),
         Column("paper", "paper, points above", ".2f"),
         Column("stages", "error by stage, pruned → tuned"),
+        Column("epochs", "epochs a stage", "d"),
         Column("layers", "kept by layer, %"),
         Column("seconds", "seconds", ".0f"),
     ),
@@ -91,8 +92,8 @@ def cifar(part: str) -> Arrays:
 
 
 _LENET_300 = ((0.05, 0.025, 0.016), 40, 0.005, {0.013: (0.08, 0.1), 0.01: (None, 0.1)})
-_LENET_5 = ((0.05, 0.02, 0.01, 0.007), 12, 0.005, {0.005: (0.04, 0.05), 0.004: (None, 0.05)})
-_CIFARNET = ((0.3, 0.15, 0.1), 8, 0.001, {0.064: (0.17, 0.2), 0.04: (None, 0.2)})
+_LENET_5 = ((0.03, 0.01, 0.007), 30, 0.005, {0.005: (0.04, 0.05), 0.004: (None, 0.05)})
+_CIFARNET = ((0.3, 0.1), 20, 0.002, {0.064: (0.17, 0.2), 0.04: (None, 0.2)})
 _MODELS = ROOT / "models"
 NETS = {
     "lenet_300_100": Net(_MODELS / "lenet_300_100.onnx", partial(mnist, (784,)), *_LENET_300),
@@ -134,6 +135,7 @@ def measure(case: Case, options: argparse.Namespace) -> Row:
         "paper": net.ends[case.ratio][0],
         "kept": stage["kept_ratio"],
         "stages": ", ".join(map(_stage, found["stages"][: place + 1])),
+        "epochs": net.epochs,
         "layers": ", ".join(f"{100 * kept:.3g}" for kept in stage["layers"]),
         "seconds": sum(each["seconds"] for each in found["stages"][: place + 1]),
         "ok": within(round(after - dense, 3), case.bar),
