@@ -83,9 +83,7 @@ class Data:
         """
         places = [(part, start) for part in self.parts for start in range(0, len(part.rows), self.batch_size)]
         for part, start in places if numbers is None else places[numbers.start : numbers.stop]:
-            rows = part.rows[start : start + self.batch_size]
-            feeds = {want.name: want.take(part.arrays[want.name], rows) for want in self.inputs}
-            yield Batch(feeds, None if part.labels is None else part.labels[rows], len(rows))
+            yield self._taken(part.arrays, part.labels, part.rows[start : start + self.batch_size])
 
     def split(self, batch: Batch, size: int) -> Iterator[Batch]:
         """A batch in parts of at most `size` samples; as it is, if it has no more."""
@@ -93,9 +91,13 @@ class Data:
             yield batch
             return
         for start in range(0, batch.count, size):
-            rows = np.arange(start, min(start + size, batch.count))
-            feeds = {want.name: want.take(batch.feeds[want.name], rows) for want in self.inputs}
-            yield Batch(feeds, None if batch.labels is None else batch.labels[rows], len(rows))
+            yield self._taken(batch.feeds, batch.labels, np.arange(start, min(start + size, batch.count)))
+
+    def _taken(
+        self, arrays: Mapping[str, Array | Lazy], labels: Array | None, rows: npt.NDArray[np.int64]
+    ) -> Batch:
+        feeds = {want.name: want.take(arrays[want.name], rows) for want in self.inputs}
+        return Batch(feeds, None if labels is None else labels[rows], len(rows))
 
     def hold(self, most: int) -> int:
         """Keep at most so many bytes more of what is read on demand; how many that may be."""
