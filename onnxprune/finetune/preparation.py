@@ -18,9 +18,9 @@ from onnxprune.finetune.augmentation import require_images
 from onnxprune.finetune.batches import as_tensor
 from onnxprune.finetune.distributed import Processes
 from onnxprune.finetune.module import to_module
+from onnxprune.finetune.networks import Networks
 from onnxprune.finetune.objective import check_labels, objective_of
 from onnxprune.finetune.ops.random import RANDOM
-from onnxprune.finetune.training import Networks
 from onnxprune.model import Model
 from onnxprune.options import Training
 from onnxprune.session import Session

@@ -101,7 +101,8 @@ class Steps:
 
     def _first(self, key: _Key, share: Share) -> Tensor:
         """Record the step, which does not run it, and play it; where that fails, take it as before."""
-        own, graph = replace(share, inputs=[x.clone() for x in share.inputs]), torch.cuda.CUDAGraph()
+        inputs, targets = ([x.clone() for x in values] for values in (share.inputs, share.targets))
+        own, graph = replace(share, inputs=inputs, targets=targets), torch.cuda.CUDAGraph()
         if share.labels is not None:
             own = replace(own, labels=share.labels.clone())
         try:
@@ -115,7 +116,7 @@ class Steps:
 
 
 def _tensors(share: Share) -> list[Tensor]:
-    return [*share.inputs, *([share.labels] if share.labels is not None else [])]
+    return [*share.inputs, *share.targets, *([share.labels] if share.labels is not None else [])]
 
 
 def _key(share: Share) -> _Key:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from onnxprune.data import Batch, Data
 from onnxprune.errors import TrainingError
 from onnxprune.evaluate import Metrics
+from onnxprune.finetune.answers import Answers, ask
 from onnxprune.finetune.augmentation import augmented
-from onnxprune.finetune.batches import Share, count_batches, epoch_batches, share_of
+from onnxprune.finetune.batches import Chunk, Share, count_batches, epoch_batches, share_of
 from onnxprune.finetune.checkpoint import Run, restore, save
 from onnxprune.finetune.distributed import Processes
-from onnxprune.finetune.objective import Objective
+from onnxprune.finetune.networks import Networks
 from onnxprune.finetune.stepping import Steps
 from onnxprune.options import Training
 from onnxprune.progress import Advance, Progress
@@ -34,53 +35,6 @@ HELD_BACK = "loss held back"
 _SLOWER = 3.0  # the learning rate is divided by, each time that it did harm
 _SHOWN = 10  # steps between two looks at the loss, each of which waits for the device
 _SAVED = 300.0  # seconds between two checkpoints within an epoch
-
-
-@dataclass
-class Networks:
-    """Who learns and who teaches; both return the values the objective names."""
-
-    student: nn.Module
-    teacher: nn.Module | None
-    objective: Objective
-    precision: torch.dtype
-
-    def outputs(self, inputs: list[Tensor], module: nn.Module | None = None) -> tuple[Tensor, ...]:
-        """What the student, or `module` around it, says."""
-        return self._run(module or self.student, inputs)
-
-    def targets(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        """What the teacher says; nothing without one."""
-        if self.teacher is None:
-            return ()
-        with torch.no_grad():
-            return self._run(self.teacher, inputs)
-
-    def exact(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        """What the student says without autocast."""
-        return _call(self.student, inputs)
-
-    def loss(self, data: Data, device: torch.device) -> float:
-        """The objective's mean over `data`, nothing being trained."""
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        with torch.no_grad():
-            for batch in data.batches():
-                share = share_of(batch, data, 0, 1, device)
-                outputs, targets = self.outputs(share.inputs), self.targets(share.inputs)
-                total += self.objective(outputs, targets, share.labels) * batch.count
-        return float(total) / data.count
-
-    def _run(self, module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        mixed = self.precision != torch.float32
-        with torch.autocast(inputs[0].device.type, self.precision, enabled=mixed):
-            return _call(module, inputs)
-
-
-def _call(module: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    """With floats in the type of the module's weights, which may be wider than the file's."""
-    dtype = next(module.parameters()).dtype
-    found = module(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
-    return found if isinstance(found, tuple) else (found,)
 
 
 @dataclass(frozen=True)
@@ -105,6 +59,7 @@ class Trainer:
     checkpoint: Path | None
     run: Run = field(init=False)
     take_step: Steps = field(init=False)
+    _answers: Answers | None = field(init=False, default=None)
     _saved: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +86,8 @@ class Trainer:
         """
         position = self.run.position
         done = position.epoch * self.data.count + position.samples
+        with _settings():
+            self._answers = ask(self.networks, self.data, self.options, self.processes, progress)
         with _settings(), progress.stage("fine-tuning", self.options.epochs * self.data.count) as advance:
             advance(done)
             if not position.epochs:
@@ -143,8 +100,8 @@ class Trainer:
     def _epoch(self, advance: Advance) -> None:
         position, device = self.run.position, self.processes.device
         total = torch.tensor(position.loss, dtype=torch.float64, device=device)
-        for batch in epoch_batches(self.data, self.options.seed, position.epoch, position.step):
-            total += self._step(batch) * batch.count
+        for chunk, batch in epoch_batches(self.data, self.options.seed, position.epoch, position.step):
+            total += self._step(chunk, batch) * batch.count
             position.step += 1
             position.samples += batch.count
             note = ""
@@ -157,13 +114,15 @@ class Trainer:
             advance(batch.count, note)
         self._finish_epoch(position.loss / position.samples)
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, chunk: Chunk, batch: Batch) -> Tensor:
         """Train on one batch; its loss, this process's part of it."""
-        position, options = self.run.position, self.options
+        position, options, here = self.run.position, self.options, self.processes
         step = position.epoch * self.steps + position.step
         self._seed(options.seed + step)
         batch = augmented(batch, self.data, options, step)
-        share = share_of(batch, self.data, self.processes.rank, self.processes.count, self.processes.device)
+        share = share_of(batch, self.data, here.rank, here.count, here.device)
+        if self._answers is not None:
+            share = replace(share, targets=self._answers.of(chunk.shared(here.rank, here.count)))
         whole = options.learning_rate / _SLOWER**position.returns
         return self.take_step(share, whole * rate(step / (options.epochs * self.steps), options))
 
@@ -174,7 +133,7 @@ class Trainer:
             torch.cuda.manual_seed(seed)
 
     def _loss(self, module: nn.Module, share: Share) -> Tensor:
-        targets = self.networks.targets(share.inputs)
+        targets = share.targets or self.networks.targets(share.inputs)
         return (
             self.networks.objective(self.networks.outputs(share.inputs, module), targets, share.labels)
             * share.weight
