@@ -109,11 +109,15 @@ def _apply(run: Run, tensors: dict[str, Tensor]) -> None:
     for name, parameter in run.parameters.items():
         with torch.no_grad():
             parameter.copy_(tensors[f"weight/{name}"])
-        if name in states:  # the number of steps stays on the host, but for fused optimizers
-            fused = run.optimizer.defaults.get("fused", False)
-            stays = set() if fused else {"step"}
-            state = {k: v if k in stays else v.to(parameter.device) for k, v in states[name].items()}
-            run.optimizer.state[parameter] = state
+        if name in states:
+            run.optimizer.state[parameter] = {k: _like(parameter, v) for k, v in states[name].items()}
+
+
+def _like(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """On the parameter's device; in its layout, too, which a fused optimizer relies on."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _require_same(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -201,12 +201,12 @@ def make_optimizer(parameters: dict[str, nn.Parameter], options: Training) -> to
         {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
-    # one kernel a step instead of dozens, and one that can be recorded
     cuda = all(parameter.is_cuda for parameter in parameters.values())
     start, momentum = options.learning_rate, options.momentum
+    # fused: one kernel a step instead of dozens; capturable: one that can be recorded
     if options.optimizer == "sgd":
-        return torch.optim.SGD(filled, start, momentum, nesterov=momentum > 0, fused=cuda)
-    return torch.optim.AdamW(filled, start, (momentum, 0.999), fused=cuda, capturable=cuda)
+        return torch.optim.SGD(filled, start, momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.AdamW(filled, start, (momentum, 0.999), fused=True, capturable=cuda)
 
 
 def rate(done: float, options: Training) -> float:

@@ -416,6 +416,27 @@ def test_a_run_that_was_killed_goes_on_to_the_same_file(
     assert not saved.exists()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_kernels_whose_layout_in_memory_is_another_than_the_checkpoint_s_go_on_as_they_were(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fused optimizer reads weights, gradients and state as they lie, and a file's lie in another order."""
+    monkeypatch.setattr(training, "_SHOWN", 1)
+    monkeypatch.setattr(training, "_SAVED", -1.0)
+    text = """net (float[n,4,5,5] x) => (float[n,3] y) {
+        c = Conv(x, k)  a = Relu(c)  f = GlobalAveragePool(a)  g = Flatten(f)  y = MatMul(g, w)
+    }"""
+    model = load(parsed(text, {"k": (6, 4, 3, 3), "w": (6, 3)}))
+    x = np.random.default_rng(0).standard_normal((24, 4, 5, 5)).astype(np.float32)
+    data: Any = {"x": x, "labels": np.arange(24) % 3}
+    given: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 0.01, "optimizer": optimizer}
+    whole = train(model, data, **given)
+    with pytest.raises(Killed):
+        train(model, data, checkpoint=tmp_path / "state", progress=KillAfter(5), **given)
+    resumed = train(model, data, checkpoint=tmp_path / "state", **given)
+    np.testing.assert_array_equal(array(resumed.model, "k"), array(whole.model, "k"))
+
+
 def test_a_process_that_was_killed_goes_on_to_the_same_file(lesson: Lesson) -> None:
     """With SIGKILL, from the command line."""
     given = {"epochs": 60, "batch_size": 16}
