@@ -78,7 +78,7 @@ def computes_as(truth: ir.Model, feeds: Arrays) -> Compare:
 
     Of quantised graphs the two differ: with them, numbers are multiplied as integers.
     """
-    known = [Session(truth, "cpu", optimise=optimise).run(feeds) for optimise in (False, True)]
+    known = [found for optimise in (False, True) for found in _results(truth, "cpu", optimise, feeds)]
 
     def compare(session: Session) -> None:
         for name, got in session.run(feeds).items():
@@ -120,8 +120,8 @@ def save_packed(
     if packing == "fp16":
         truth = packed.clone()
         unpack(truth)
-    sessions = [Session(truth, provider, optimise=optimise) for optimise in (False, True)]
-    plain, fused, shaken = sessions[0].run(feeds), sessions[1].run(feeds), sessions[0].run(_shaken(feeds))
+    plain, shaken = _results(truth, provider, False, feeds, _shaken(feeds))
+    (fused,) = _results(truth, provider, True, feeds)
     rounding = max(
         _difference(other[name], want) for other in (fused, shaken) for name, want in plain.items()
     )
@@ -150,6 +150,12 @@ def _packed(model: ir.Model, packing: Packing) -> ir.Model:
     if packing != "none":
         pack(packed, packing)
     return packed
+
+
+def _results(truth: ir.Model, provider: Provider, optimise: bool, *feeds: Arrays) -> list[Arrays]:
+    """What `truth` says; its session, which has a copy of all weights, is gone afterwards."""
+    session = Session(truth, provider, optimise=optimise, lean=True)
+    return [session.run(each) for each in feeds]
 
 
 def _shaken(feeds: Arrays) -> Arrays:
@@ -231,7 +237,7 @@ def _verify(path: Path, compare: Compare, single: bool) -> None:
         ) from error
     for optimise in (False, True):
         try:
-            compare(Session(path, "cpu", optimise=optimise))
+            compare(Session(path, "cpu", optimise=optimise, lean=True))
         except ModelError as error:
             raise OutputError(f"the result does not run: {error}; nothing written") from error
 
