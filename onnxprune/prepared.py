@@ -37,6 +37,7 @@ from onnxprune.saliency import NEEDS_GRADIENTS, NEEDS_STATISTICS
 from onnxprune.speeds import SpeedTable, measure
 from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics.opening import open_calibration, open_statistics
+from onnxprune.statistics.shelf import shelved
 from onnxprune.task import make_task
 
 _BUDGETS = ("ratio", "units", "macs")
@@ -256,7 +257,9 @@ class Prepared:
         return replace(own, gradients=own.gradients or any(other.gradients for other in same))
 
     def _collect(self, graph: ir.Model, how: Gathering) -> Statistics:
-        return gather(graph, self.model.sha256, self.source, how, self.progress)
+        found = gather(graph, self.model.sha256, self.source, how, self.progress)
+        found.layers = shelved(found.layers)
+        return found
 
 
 def gathering(options: Options) -> Gathering:

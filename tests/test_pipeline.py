@@ -23,7 +23,7 @@ from onnxprune.plan import Plan
 from onnxprune.report.schema import CompressionReport
 from onnxprune.room import required
 from onnxprune.session import Session
-from onnxprune.statistics import Gathering, fitting
+from onnxprune.statistics import Gathering, fitting, shelf
 from onnxprune.sweep import Limits
 from onnxprune.unpacking import unpack
 
@@ -55,6 +55,17 @@ def saved(tmp_path):
 
 def nonzero(model):
     return sum(int(np.count_nonzero(tensor.numpy())) for tensor in parameters(model).values())
+
+
+@pytest.mark.parametrize("recipe", ["default", "mlprune"])
+def test_factors_in_files_prune_as_factors_in_memory(saved, recipe, monkeypatch):
+    path, data = saved("residual")
+    held = compress(path, data, ratio=0.3, recipe=recipe, **FAST)
+    monkeypatch.setattr(shelf, "_MOST", 0)
+    filed = compress(path, data, ratio=0.3, recipe=recipe, **FAST)
+    assert held.report.nonzero_after == filed.report.nonzero_after
+    for name, mask in held.plan.kept.items():
+        np.testing.assert_array_equal(filed.plan.kept[name], mask)
 
 
 @pytest.mark.parametrize("name", ["residual", "tokens", "concat", "transposed", "cnn", "mlp"])

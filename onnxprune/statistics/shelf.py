@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
+from onnxprune.memory import release
 from onnxprune.spilling import Folder, Spilled
 from onnxprune.statistics.factors import Gram, Samples
 from onnxprune.statistics.store import LayerStatistics
+
+_MOST = 2**28  # bytes of factors that stay in memory
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,24 @@ class Shelf(MutableMapping[str, LayerStatistics]):
     def __len__(self) -> int:
         """How many layers there are."""
         return len(self._kept)
+
+
+def shelved(layers: MutableMapping[str, LayerStatistics]) -> MutableMapping[str, LayerStatistics]:
+    """`layers`, or, where they take much memory, a shelf with what was in them: they are empty then.
+
+    Raises:
+        OutputError: there is no room for the files.
+    """
+    if isinstance(layers, Shelf) or sum(map(_bytes, layers.values())) <= _MOST:
+        return layers
+    shelf = Shelf()
+    for name in list(layers):
+        shelf[name] = layers.pop(name)
+    release()
+    return shelf
+
+
+def _bytes(layer: LayerStatistics) -> int:
+    factor, gradients = layer.activations, layer.gradients
+    held = factor.rows if isinstance(factor, Samples) else factor.total
+    return held.nbytes + (0 if gradients is None else gradients.total.nbytes)

@@ -13,7 +13,7 @@ from units.nets import parsed
 from onnxprune import spilling
 from onnxprune.errors import MemoryBudgetError
 from onnxprune.layers import find_layers
-from onnxprune.statistics import Gathering, Samples, collect, fitting, gather
+from onnxprune.statistics import Gathering, Samples, collect, fitting, gather, shelf
 from onnxprune.statistics.shelf import Shelf
 
 collecting = sys.modules[Gathering.__module__]  # the package has a function of the module's name
@@ -139,21 +139,35 @@ def test_a_shelf_gives_back_what_was_put_and_its_files_go_with_it(monkeypatch):
     model = twin_model("mlp")
     for count in (6, 30):  # rows, and grams
         known = collect(model, "", data_for(model, samples((7,), count)), Gathering()).layers
-        shelf = Shelf()
+        kept = Shelf()
         for name, layer in known.items():
-            shelf[name] = layer
-        assert list(shelf) == list(known) and len(shelf) == len(known)
+            kept[name] = layer
+        assert list(kept) == list(known) and len(kept) == len(known)
         for name, layer in known.items():
-            found = shelf[name]
+            found = kept[name]
             assert isinstance(found.activations, Samples) == (count == 6)
             np.testing.assert_array_equal(found.activations.mean(), layer.activations.mean())
             np.testing.assert_array_equal(found.gradients.total, layer.gradients.total)
             assert (found.rows, found.samples) == (layer.rows, layer.samples)
-        del shelf["one"], found
-        assert list(shelf) == [name for name in known if name != "one"]
-        assert len(list(Path(folders[-1]).iterdir())) == 2 * len(shelf)
-        del shelf
+        del kept["one"], found
+        assert list(kept) == [name for name in known if name != "one"]
+        assert len(list(Path(folders[-1]).iterdir())) == 2 * len(kept)
+        del kept
         assert not Path(folders[-1]).exists()
+
+
+def test_only_what_takes_much_memory_goes_on_a_shelf(monkeypatch):
+    known = collect(twin_model("mlp"), "", data_for(twin_model("mlp"), samples((7,), 30)), Gathering()).layers
+    assert shelf.shelved(known) is known
+    totals = {name: layer.activations.total for name, layer in known.items()}
+    held = sum(layer.activations.total.nbytes + layer.gradients.total.nbytes for layer in known.values())
+    monkeypatch.setattr(shelf, "_MOST", held)
+    assert shelf.shelved(known) is known
+    monkeypatch.setattr(shelf, "_MOST", held - 1)
+    kept = shelf.shelved(known)
+    assert not known and list(kept) == list(totals) and shelf.shelved(kept) is kept
+    for name, total in totals.items():
+        np.testing.assert_array_equal(kept[name].activations.total, total)
 
 
 # A network whose factors are many times its weights: wide inputs, four outputs each.
