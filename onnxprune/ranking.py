@@ -5,7 +5,7 @@ How many weights each layer is to keep (`wished`) serves the sweep as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -84,8 +84,13 @@ def operate(task: Task, model: ir.Model, kept: Masks, statistics: Statistics | N
         return
     damping = task.options.damping
     calls = ((*_with_bias(task, layer, kept), statistics.layers[layer.name], damping) for layer in layers)
-    for layer, full in zip(layers, spread(surgeon, calls), strict=True):
+    for layer, full in zip(layers, spread(surgeon, calls, _columns(task, layers)), strict=True):
         layer.write(full[:, :, :-1], full[:, :, -1])
+
+
+def _columns(task: Task, layers: Sequence[Layer]) -> list[int] | None:
+    """How large the layers are; None where memory is limited, and only one is to be worked on."""
+    return None if task.options.memory is not None else [layer.d_in for layer in layers]
 
 
 def _with_bias(task: Task, layer: Layer, kept: Masks) -> tuple[Array, Array]:
@@ -122,8 +127,9 @@ def _loss_curves(task: Task, statistics: Statistics) -> dict[str, Array]:
         matrix, bias = layer.read(layer.dtype if few else np.float64)
         return matrix, known, bias is not None
 
+    found = spread(allocation.loss_curve, map(call, layers), _columns(task, layers))
     with task.progress.stage("allocation", len(layers)) as advance:
-        for layer, curve in zip(layers, spread(allocation.loss_curve, map(call, layers)), strict=True):
+        for layer, curve in zip(layers, found, strict=True):
             curves[layer.name] = curve
             advance(1)
     return curves
@@ -144,9 +150,8 @@ def scores_of(task: Task, layers: Iterable[Layer], statistics: Statistics | None
     name, damping = options.saliency, options.damping
     if options.saliency in NEEDS_STATISTICS and statistics is not None:
         known = statistics.layers
-        found = spread(
-            saliency, ((name, layer.read()[0], known[layer.name], damping, rng) for layer in layers)
-        )
+        calls = ((name, layer.read()[0], known[layer.name], damping, rng) for layer in layers)
+        found = spread(saliency, calls, _columns(task, layers))
     else:
         found = (saliency(name, layer.read()[0], None, damping, rng) for layer in layers)
     scores = zip((layer.name for layer in layers), found, strict=True)

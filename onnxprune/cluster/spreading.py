@@ -1,14 +1,15 @@
-"""Spreading: what is done for each layer by itself, such as inverses and surgeons, as tasks of a cluster."""
+"""Spreading: what is done layer by layer, such as inverses and surgeons, by all processors there are."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
 from onnxprune.cluster.connection import Cluster, current
 from onnxprune.errors import RuntimeUnavailableError
+from onnxprune.threads import side_by_side
 
 R = TypeVar("R")
 
@@ -17,21 +18,26 @@ _AHEAD = (
 )
 
 
-def spread(function: Callable[..., R], calls: Iterable[tuple[Any, ...]]) -> Iterator[R]:
+def spread(
+    function: Callable[..., R], calls: Iterable[tuple[Any, ...]], columns: Sequence[int] | None = None
+) -> Iterator[R]:
     """What `function` gives for each of the `calls`, in their order: on the cluster of the context, or here.
 
     Args:
         function: one of a module, which depends on its arguments alone.
         calls: its arguments, taken as they are needed.
+        columns: of the matrix of each call; without them calls that are not for a cluster are made in turn.
 
     Raises:
         OnnxPruneError: as the function raises it.
         RuntimeUnavailableError: tasks are lost on the cluster again and again.
     """
     cluster = current()
-    if cluster is None:
-        return (function(*call) for call in calls)
-    return _on(cluster, function, calls)
+    if cluster is not None:
+        return _on(cluster, function, calls)
+    if columns is not None:
+        return side_by_side(function, calls, columns)
+    return (function(*call) for call in calls)
 
 
 def _on(cluster: Cluster, function: Callable[..., R], calls: Iterable[tuple[Any, ...]]) -> Iterator[R]:

@@ -42,6 +42,7 @@ from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
 from onnxprune.sweep.sums import Moments, RowMoments, total_of
 from onnxprune.sweep.targets import find_target
+from onnxprune.threads import blas_for
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -101,7 +102,8 @@ def sweep(
             if layer.name in kept:
                 mask = kept[layer.name]
                 quiet = (silent or {}).get(layer.name)
-                swept[layer.name] = _refit(walk, original, layer, mask, rounds.get(layer.name, ()), quiet)
+                with blas_for(layer.d_in):
+                    swept[layer.name] = _refit(walk, original, layer, mask, rounds.get(layer.name, ()), quiet)
             walk.pass_by(layer)
             advance(1)
     return swept
