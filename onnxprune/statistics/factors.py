@@ -43,6 +43,11 @@ class Gram:
     weight: float
 
     @property
+    def array(self) -> Array:
+        """What it holds."""
+        return self.total
+
+    @property
     def size(self) -> int:
         """The width d."""
         return int(self.total.shape[1])
@@ -100,6 +105,11 @@ class Samples:
 
     rows: Array
     weight: float
+
+    @property
+    def array(self) -> Array:
+        """What it holds."""
+        return self.rows
 
     @property
     def size(self) -> int:

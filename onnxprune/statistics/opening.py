@@ -17,7 +17,9 @@ from onnxprune.layers import find_layers
 from onnxprune.model import Model
 from onnxprune.progress import Progress
 from onnxprune.session import Session
-from onnxprune.statistics.store import Statistics, load, merge
+from onnxprune.statistics.files import load
+from onnxprune.statistics.shelf import shelved
+from onnxprune.statistics.store import Statistics, merge
 
 _FEATURE_BYTES = 256 << 20  # the widest im2col of one batch
 
@@ -54,7 +56,11 @@ def open_statistics(model: Model, given: Sequence[str | Path | Statistics]) -> S
         StatisticsError: they cannot be read or merged, are of another model, or lack a layer or
             have another size of it.
     """
-    statistics = merge([part if isinstance(part, Statistics) else load(Path(part)) for part in given])
+    parts = [part if isinstance(part, Statistics) else load(Path(part)) for part in given]
+    statistics = parts[0]
+    if len(parts) > 1:
+        statistics = merge(parts)
+        statistics.layers = shelved(statistics.layers)
     statistics.require(model.sha256)
     for layer in find_layers(model.ir.graph):
         known = statistics.layers.get(layer.name)

@@ -52,12 +52,10 @@ class Shelf(MutableMapping[str, LayerStatistics]):
             OutputError: there is no room for them.
         """
         factor, gradients = layer.activations, layer.gradients
-        sampled = isinstance(factor, Samples)
-        array = factor.rows if isinstance(factor, Samples) else factor.total
         made = _Kept(
-            self._folder.put(array),
+            self._folder.put(factor.array),
             None if gradients is None else self._folder.put(gradients.total),
-            sampled,
+            isinstance(factor, Samples),
             (factor.weight, 0.0 if gradients is None else gradients.weight),
             layer.rows,
             layer.samples,
@@ -98,6 +96,5 @@ def shelved(layers: MutableMapping[str, LayerStatistics]) -> MutableMapping[str,
 
 
 def _bytes(layer: LayerStatistics) -> int:
-    factor, gradients = layer.activations, layer.gradients
-    held = factor.rows if isinstance(factor, Samples) else factor.total
-    return held.nbytes + (0 if gradients is None else gradients.total.nbytes)
+    gradients = layer.gradients
+    return layer.activations.array.nbytes + (0 if gradients is None else gradients.array.nbytes)

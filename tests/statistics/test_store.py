@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +27,8 @@ from onnxprune.statistics import (
     save,
 )
 from onnxprune.statistics.opening import open_statistics
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(seed=0, form="gram", gradients=True, **fields):
@@ -76,6 +82,32 @@ def test_gathered_statistics_survive_their_file(tmp_path):
         np.testing.assert_allclose(
             one.mean(), two.mean(), rtol=1e-14
         )  # strides differ, so may the sum's order
+
+
+_LOADING = """
+import sys
+from pathlib import Path
+from onnxprune.memory import peak
+from onnxprune.statistics import load, shelf
+shelf._MOST = 2**24
+before = peak()
+found = load(Path(sys.argv[1]))
+print(type(found.layers).__name__, len(found.layers), peak() - before)
+"""
+
+
+def test_a_file_is_not_read_whole_where_it_is_large(tmp_path):
+    """Twenty factors of 10 MB: 16 MB are held, one more, what is mapped of it, and its check for NaN."""
+    statistics = made()
+    for number in range(20):
+        factor = Gram(np.zeros((1, 1100, 1100)), 5.0)
+        statistics.layers[f"layer {number}"] = LayerStatistics(factor, None, 5.0, 5.0)
+    save(statistics, tmp_path / "s")
+    command = [sys.executable, "-c", _LOADING, str(tmp_path / "s")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    kind, count, more = found.split()
+    assert (kind, count) == ("Shelf", "21") and int(more) < 100e6 < (tmp_path / "s").stat().st_size
 
 
 def test_another_model_is_refused():
