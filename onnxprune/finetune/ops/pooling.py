@@ -41,7 +41,11 @@ def _average_pool(
 ) -> Tensor:
     """What ceil_mode adds at the end never counts."""
     w = window(x, kernel_shape, auto_pad, pads, strides, dilations)
-    reach = fitted(w, x) if ceil_mode else w
+    reach, padding = fitted(w, x) if ceil_mode else w, w.pool_padding
+    if reach == w and padding is not None and set(w.dilations) <= {1}:
+        return _AVERAGE[len(w.kernel)](
+            x, w.kernel, w.strides, padding, count_include_pad=bool(count_include_pad)
+        )
     sums = _sums(reach.pad(x), w)
     if reach == w and (count_include_pad or not any(w.begins + w.ends)):
         return sums / prod(w.kernel)
@@ -66,6 +70,8 @@ def _max_pool(
     w = window(x, kernel_shape, auto_pad, pads, strides, dilations)
     if ceil_mode:
         w = fitted(w, x)
+    if outputs == 1 and w.pool_padding is not None:
+        return [_MAXIMUM[len(w.kernel)](x, w.kernel, w.strides, w.pool_padding, w.dilations)]
     lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
     padded = w.pad(x, lowest) if any(w.begins + w.ends) else x
     walk = (padded, w.kernel, w.strides, 0, w.dilations)

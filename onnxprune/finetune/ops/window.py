@@ -29,6 +29,13 @@ class Window:
         """The pads as torch's ops take them, if both sides are equal; None where `pad` has to."""
         return self.begins if self.begins == self.ends and min(self.begins, default=0) >= 0 else None
 
+    @property
+    def pool_padding(self) -> list[int] | None:
+        """The same for pooling, where torch pads by half of a window at the most."""
+        half = [extent // 2 for extent in self.extents]
+        small = self.padding is not None and all(p <= h for p, h in zip(self.padding, half, strict=True))
+        return self.padding if small else None
+
     def pad(self, x: Tensor, number: float = 0.0) -> Tensor:
         """`x` with its spatial axes padded."""
         both = zip(reversed(self.begins), reversed(self.ends), strict=True)
