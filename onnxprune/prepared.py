@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxprune import algebra
 from onnxprune.budget import require, select
 from onnxprune.cluster import gather
 from onnxprune.comparable import require_comparable
@@ -213,7 +214,8 @@ class Prepared:
                 known.weights,
                 effort,
             )
-            pruned = prune(task)
+            with algebra.on(options.provider):
+                pruned = prune(task)
         with self.clock.stage("clean up"):
             before_removal = pruned.model.clone()
             if cut is not None:

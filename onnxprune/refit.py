@@ -94,7 +94,7 @@ class Refit:
         self._ridge, self._damped = raised(problem.gram, problem.mean_x, ridge)
         self._diagonal = (problem.gram.diagonal() + self._ridge[:, None])[:, None, :]
         self._right = problem.cross + self._ridge[:, None, None] * reference
-        self._single = problem.gram.single()
+        self._roughly_times = problem.gram.roughly_times()
         self._single_ridge = self._ridge[:, None, None].astype(np.float32)
 
     def aimed_at(self, problem: Problem) -> Refit:
@@ -188,7 +188,7 @@ class Refit:
         return product
 
     def _product(self, rows: Array) -> Array:
-        product: Array = self._single.times(rows)
+        product = self._roughly_times(rows)
         product += self._single_ridge * rows
         return product
 

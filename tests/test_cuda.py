@@ -10,7 +10,7 @@ import pytest
 from tiny import relative
 
 import onnxprune
-from onnxprune import load
+from onnxprune import algebra, load
 from onnxprune.data import open_data
 from onnxprune.evaluate import evaluate
 from onnxprune.session import Session
@@ -54,6 +54,22 @@ def test_statistics_are_those_of_the_cpu(net, loss):
         found = gpu.layers[name]
         assert relative(found.activations.mean(), known.activations.mean()) < ROUNDING, name
         assert relative(found.gradients.mean(), known.gradients.mean()) < ROUNDING, name
+
+
+def test_large_matrices_are_factored_and_multiplied_as_on_the_cpu():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no CUDA")
+    rows = np.random.default_rng(0).standard_normal((1500, 1100))
+    matrix = rows.T @ rows / 1500 + np.eye(1100)
+    with algebra.on("cuda"):
+        found, product = algebra.factored(matrix.copy()), algebra.times(matrix[None].astype(np.float32))
+    assert isinstance(found, algebra._There)
+    inverse = np.linalg.inv(matrix)
+    np.testing.assert_allclose(found.inverse_diagonal(), np.diag(inverse), rtol=1e-9)  # float64
+    np.testing.assert_allclose(found.solve(rows[:5]), rows[:5] @ inverse, rtol=1e-7, atol=1e-9)
+    few = rows[None, :5].astype(np.float32)
+    assert relative(product(few), few.astype(np.float64) @ matrix) < ROUNDING / 10
 
 
 def test_a_compression_is_that_of_the_cpu(mnist_calibration, mnist_eval, tmp_path):

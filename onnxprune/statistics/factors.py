@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from onnxprune import algebra
 from onnxprune.errors import StatisticsError
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ class Damped(Protocol):
 
 @dataclass
 class Gram:
-    """Σ x xᵀ over `weight` rows: `total` [groups, d, d], float64 except for `single`."""
+    """Σ x xᵀ over `weight` rows: `total` [groups, d, d], float64."""
 
     total: Array
     weight: float
@@ -72,9 +73,9 @@ class Gram:
             product /= self.weight
         return product
 
-    def single(self) -> Gram:
-        """The mean in float32, with weight 1: half the time a product, where rounding does not matter."""
-        return Gram(self.mean().astype(np.float32), 1.0)
+    def roughly_times(self) -> algebra.Product:
+        """What multiplies float32 rows by the mean, in half the time, where rounding does not matter."""
+        return algebra.times(self.mean().astype(np.float32))
 
     def within(self, group: int, columns: Array, damping: float, rows: Array) -> Array:
         """`rows` [m, columns] times the inverse of those columns' own mean plus `damping` times I.
@@ -162,14 +163,13 @@ Factor = Gram | Samples
 
 class _DampedGram:
     def __init__(self, matrices: Array) -> None:
-        self._factors = [_cholesky(matrix) for matrix in matrices]
+        self._factors = [algebra.factored(matrix) for matrix in matrices]
 
     def inverse_diagonal(self) -> Array:
-        inverses = [scipy.linalg.lapack.dpotri(factor, lower=1)[0] for factor in self._factors]
-        return np.stack([np.diag(inverse) for inverse in inverses])
+        return np.stack([factor.inverse_diagonal() for factor in self._factors])
 
     def solve(self, rows: Array) -> Array:
-        return np.stack([_solved(factor, block) for factor, block in zip(self._factors, rows, strict=True)])
+        return np.stack([factor.solve(block) for factor, block in zip(self._factors, rows, strict=True)])
 
 
 class _DampedSamples:
@@ -177,7 +177,7 @@ class _DampedSamples:
         inner = rows @ rows.transpose(0, 2, 1)
         np.einsum("gnn->gn", inner)[...] += weight * damping[:, None]
         self._rows, self._damping = rows, damping
-        self._factors = [_cholesky(matrix) for matrix in inner]
+        self._factors = [algebra.cholesky(matrix) for matrix in inner]
 
     def inverse_diagonal(self) -> Array:
         halves = [
@@ -191,20 +191,10 @@ class _DampedSamples:
     def solve(self, rows: Array) -> Array:
         projected = rows @ self._rows.transpose(0, 2, 1)
         inner = np.stack(
-            [_solved(factor, block) for factor, block in zip(self._factors, projected, strict=True)]
+            [algebra.solved(factor, block) for factor, block in zip(self._factors, projected, strict=True)]
         )
         solved: Array = (rows - inner @ self._rows) / self._damping[:, None, None]
         return solved
-
-
-def _cholesky(matrix: Array) -> Array:
-    """The factor of a symmetric `matrix`, in its place."""
-    try:
-        # LAPACK's order is the other one; of a symmetric matrix it is the same, and nothing is copied
-        factor: Array = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)
-    except scipy.linalg.LinAlgError as error:
-        raise StatisticsError("a damped factor is not positive definite; raise --damping") from error
-    return factor
 
 
 def solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
@@ -215,11 +205,6 @@ def solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
         raise StatisticsError("a damped factor is not positive definite; raise --damping")
     transposed: Array = solved.T
     return transposed
-
-
-def _solved(factor: Array, rows: Array) -> Array:
-    solved: Array = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False).T
-    return solved
 
 
 def damping_pair(activations: Factor, gradients: Factor | None, damping: float) -> tuple[Array, Array]:

@@ -13,13 +13,13 @@ from tiny import TWINS, samples, twin_model
 
 from cluster.test_losses import Steps, assert_same
 from onnxprune import calibrate, cluster, compress
+from onnxprune.algebra import cholesky
 from onnxprune.cli import main
 from onnxprune.cluster import connection
 from onnxprune.errors import RuntimeUnavailableError, StatisticsError
 from onnxprune.model import load, parameters
 from onnxprune.statistics import Gathering, collect
 from onnxprune.statistics import load as load_statistics
-from onnxprune.statistics.factors import _cholesky as _damped
 from onnxprune.statistics.opening import open_calibration
 
 
@@ -115,7 +115,7 @@ def test_scores_curves_and_surgeons_of_layers_are_those_made_here(two, lesson):
 
 def test_what_goes_wrong_in_a_layer_is_raised_as_it_is(two):
     with pytest.raises(StatisticsError, match="not positive definite"):
-        list(cluster.spread(_damped, [(np.eye(2),), (-np.eye(2),)]))
+        list(cluster.spread(cholesky, [(np.eye(2),), (-np.eye(2),)]))
 
 
 def test_what_goes_wrong_on_a_worker_is_one_line(two, lesson, tmp_path):

@@ -58,11 +58,11 @@ def test_damping_changes_no_factor():
         np.testing.assert_array_equal(factor.mean(), before)
 
 
-def test_single_is_the_mean_in_float32():
+def test_rough_products_are_with_the_mean_in_float32():
     rows = np.random.default_rng(0).standard_normal((2, 5, 4))
     other = np.random.default_rng(1).standard_normal((2, 3, 4)).astype(np.float32)
     gram, _ = both(rows, 2.5)
-    product = gram.single().times(other)
+    product = gram.roughly_times()(other)
     assert product.dtype == np.float32
     np.testing.assert_allclose(product, other @ gram.mean(), rtol=1e-5, atol=1e-5)  # float32
 

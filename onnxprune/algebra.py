@@ -1,0 +1,149 @@
+"""Algebra: products with large dense matrices, and their Cholesky factors; on a GPU where there is one.
+
+Inside `on(provider)` a matrix of `_LARGE` rows or more goes to the GPU: if onnxruntime may use one, torch is
+installed and has it too, and some copies of the matrix fit in its memory. Smaller ones are not worth the way.
+Results are arrays here, of the dtype that was given: torch multiplies float32 without TF32 unless asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from onnxprune.errors import StatisticsError
+from onnxprune.session import Provider, on_gpu
+
+Array = npt.NDArray[Any]
+Product = Callable[[Array], Array]
+
+_LARGE = 1024
+_COPIES = 4  # of a matrix, which its factor, its inverse and what they are made in take at most
+_INDEFINITE = "a damped factor is not positive definite; raise --damping"
+
+_device: ContextVar[str | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def on(provider: Provider) -> Iterator[None]:
+    """Inside, large matrices go where `provider` is.
+
+    Raises:
+        RuntimeUnavailableError: onnxruntime is missing, or has no CUDA where that was asked for.
+    """
+    token = _device.set(_found(provider))
+    try:
+        yield
+    finally:
+        _device.reset(token)
+
+
+def _found(provider: Provider) -> str | None:
+    if not on_gpu(provider) or find_spec("torch") is None:
+        return None
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
+
+
+def _place(matrix: Array) -> str | None:
+    """The device for a matrix, or for several; None: it stays here."""
+    device = _device.get()
+    if device is None or matrix.shape[-1] < _LARGE:
+        return None
+    return device if _COPIES * matrix.nbytes <= _free(device) else None
+
+
+def _free(device: str) -> int:
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def times(matrices: Array) -> Product:
+    """What multiplies rows [groups, m, d] by `matrices` [groups, d, d], which must not change meanwhile."""
+    device = _place(matrices)
+    if device is None:
+        return lambda rows: rows @ matrices
+    import torch
+
+    held = torch.as_tensor(matrices, device=device)
+    return lambda rows: (torch.as_tensor(rows, device=device) @ held).cpu().numpy()
+
+
+class Factored(Protocol):
+    """A symmetric positive definite matrix M [d, d], factored."""
+
+    def inverse_diagonal(self) -> Array:
+        """[M⁻¹]_jj, [d]."""
+        ...
+
+    def solve(self, rows: Array) -> Array:
+        """`rows` [m, d] times M⁻¹."""
+        ...
+
+
+def factored(matrix: Array) -> Factored:
+    """The Cholesky factor of a symmetric `matrix`, which may be overwritten.
+
+    Raises:
+        StatisticsError: it is not positive definite.
+    """
+    device = _place(matrix)
+    return _Here(cholesky(matrix)) if device is None else _There(matrix, device)
+
+
+def cholesky(matrix: Array) -> Array:
+    """The lower factor of a symmetric `matrix`, in its place.
+
+    Raises:
+        StatisticsError: it is not positive definite.
+    """
+    try:
+        # LAPACK's order is the other one; of a symmetric matrix it is the same, and nothing is copied
+        factor: Array = scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)
+    except scipy.linalg.LinAlgError as error:
+        raise StatisticsError(_INDEFINITE) from error
+    return factor
+
+
+def solved(factor: Array, rows: Array) -> Array:
+    """`rows` [m, d] times the inverse of the matrix that `cholesky` made `factor` of."""
+    transposed: Array = scipy.linalg.cho_solve((factor, True), rows.T, check_finite=False).T
+    return transposed
+
+
+class _Here:
+    def __init__(self, factor: Array) -> None:
+        self._factor = factor
+
+    def inverse_diagonal(self) -> Array:
+        return np.diag(scipy.linalg.lapack.dpotri(self._factor, lower=1)[0])
+
+    def solve(self, rows: Array) -> Array:
+        return solved(self._factor, rows)
+
+
+class _There:
+    def __init__(self, matrix: Array, device: str) -> None:
+        import torch
+
+        self._torch, self._device = torch, device
+        self._factor, failed = torch.linalg.cholesky_ex(torch.as_tensor(matrix, device=device))
+        if failed.any():
+            raise StatisticsError(_INDEFINITE)
+
+    def inverse_diagonal(self) -> Array:
+        diagonal: Array = self._torch.cholesky_inverse(self._factor).diagonal().cpu().numpy()
+        return diagonal
+
+    def solve(self, rows: Array) -> Array:
+        right = self._torch.as_tensor(rows, device=self._device).T
+        transposed: Array = self._torch.cholesky_solve(right, self._factor).T.cpu().numpy()
+        return transposed
