@@ -3,7 +3,8 @@
     python -m benchmarks.reproduce.mlprune --only lenet_300_100 --recipe "default, seed 0"
 
 The networks are this project's own, so compare the differences to dense, not the errors themselves. A run
-goes through all ratios of its network; the row of one that is on the way is what its stage ended with.
+goes through all ratios of its network, or with --ratio down to the lowest of these; the row of one that is on
+the way is what its stage ended with.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Net:
         part: the images of a split and their labels, as the network wants them.
         way: ratios on the way to the last one.
         epochs: of fine-tuning in each stage, at this `rate` at first.
+        calibrated: images to calibrate on, drawn by the seed.
         ends: by the last ratio, points above dense in the paper (None: it has none), and the most asked for.
         trained: recipe in `models/` and its arguments, for dense networks that are not committed.
     """
@@ -65,6 +67,7 @@ class Net:
     way: tuple[float, ...]
     epochs: int
     rate: float
+    calibrated: int
     ends: dict[float, tuple[float | None, float]]
     trained: tuple[str, ...] = ()
 
@@ -91,9 +94,9 @@ def cifar(part: str) -> Arrays:
     return {"input": np.ascontiguousarray(x), "labels": labels}
 
 
-_LENET_300 = ((0.05, 0.025, 0.016), 40, 0.005, {0.013: (0.08, 0.1), 0.01: (None, 0.1)})
-_LENET_5 = ((0.03, 0.01, 0.007), 30, 0.005, {0.005: (0.04, 0.05), 0.004: (None, 0.05)})
-_CIFARNET = ((0.3, 0.1), 20, 0.002, {0.064: (0.17, 0.2), 0.04: (None, 0.2)})
+_LENET_300 = ((0.05, 0.025, 0.016), 40, 0.005, 1000, {0.013: (0.08, 0.1), 0.01: (None, 0.1)})
+_LENET_5 = ((0.03, 0.01, 0.007), 30, 0.005, 1000, {0.005: (0.04, 0.05), 0.004: (None, 0.05)})
+_CIFARNET = ((0.3, 0.1), 20, 0.002, 1000, {0.064: (0.17, 0.2), 0.04: (None, 0.2)})
 _MODELS = ROOT / "models"
 NETS = {
     "lenet_300_100": Net(_MODELS / "lenet_300_100.onnx", partial(mnist, (784,)), *_LENET_300),
@@ -108,7 +111,6 @@ NETS = {
     "cifarnet": Net(_MODELS / "cifarnet.onnx", cifar, *_CIFARNET),
 }
 _TRAINING = ("objective=both", "batch-size=128", "holdout=0")
-_CALIBRATED = 1000  # images, drawn by the seed
 _SHIFTED = 4  # copies of an image
 _RECIPES = {"default": ("default", 0), "mlprune": ("mlprune", 0), "default, shifted": ("default", _SHIFTED)}
 
@@ -123,7 +125,7 @@ CASES = [
 
 def measure(case: Case, options: argparse.Namespace) -> Row:
     """The row of one ratio; the command line is run once for all of a network and recipe."""
-    net, found = NETS[case.model], compressed(case.model, case.recipe)
+    net, found = NETS[case.model], compressed(case.model, case.recipe, min(options.ratio or [0.0]))
     dense = 100 * (1 - found["metric"]["before"])
     place = next(at for at, stage in enumerate(found["stages"]) if stage["ratio"] == case.ratio)
     stage = found["stages"][place]
@@ -143,8 +145,8 @@ def measure(case: Case, options: argparse.Namespace) -> Row:
 
 
 @cache
-def compressed(name: str, recipe: str) -> Row:
-    """What the command line reports of a run through all ratios of a network."""
+def compressed(name: str, recipe: str, last: float = 0.0) -> Row:
+    """What the command line reports of a run through the ratios of a network, down to `last`."""
     net, (how, _, seed) = NETS[name], recipe.rpartition(", seed ")
     method, copies = _RECIPES[how]
     with TemporaryDirectory() as folder:
@@ -153,12 +155,13 @@ def compressed(name: str, recipe: str) -> Row:
         np.savez(train, **images)
         np.savez(test, **net.part("test"))
         arguments = [net.dense(), "--recipe", method, "--seed", seed]
-        arguments += ["--data", train, "--samples", str(_CALIBRATED)]
+        arguments += ["--data", train, "--samples", str(net.calibrated)]
         if copies:
             train = Path(folder) / "shifted.npz"
             np.savez(train, **shifted(images, copies, int(seed)))
         arguments += ["--finetune", str(net.epochs // (1 + copies))]
-        arguments += ["--schedule", ",".join(map(str, [*net.way, *net.ends]))]
+        ratios = [ratio for ratio in (*net.way, *net.ends) if ratio >= last]
+        arguments += ["--schedule", ",".join(map(str, ratios))]
         arguments += [part for setting in _TRAINING for part in ("--training", setting)]
         arguments += ["--training", f"learning-rate={net.rate}"]
         return compressed_by_command(*arguments, "--train-data", train, "--eval", test)
