@@ -154,6 +154,11 @@ class Training(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     pack: Packing = "fp32"
 
+    @property
+    def moves(self) -> bool:
+        """Whether images are others at every step."""
+        return self.shift > 0 or self.mirror
+
 
 GOALS = ("max_drop", "max_bytes", "speedup")
 _AXES: dict[str, tuple[Axis, ...]] = {

@@ -44,8 +44,7 @@ def ask(
     Not worth it are fewer epochs than processes, each of which asks for all. They cannot be kept of images
     that move, nor where the answer to a sample is not the same in any batch, or is no row of an output.
     """
-    moving = options.shift or options.mirror
-    if networks.teacher is None or moving or options.epochs <= here.count:
+    if networks.teacher is None or options.moves or options.epochs <= here.count:
         return None
     if not _row_by_row(networks, data, here.device):
         return None

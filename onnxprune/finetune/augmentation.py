@@ -30,9 +30,9 @@ def require_images(data: Data, options: Training, labels: bool) -> None:
     Raises:
         UsageError: no input is an image, or labels are by the pixel.
     """
-    flag = "--shift" if options.shift else "--mirror"
-    if not options.shift and not options.mirror:
+    if not options.moves:
         return
+    flag = "--shift" if options.shift else "--mirror"
     if not any(map(_is_image, data.inputs)):
         wants = ", ".join(map(str, data.inputs))
         raise UsageError(
@@ -47,7 +47,7 @@ def require_images(data: Data, options: Training, labels: bool) -> None:
 
 def augmented(batch: Batch, data: Data, options: Training, step: int) -> Batch:
     """`batch` as it is at this step; all images of one sample move alike."""
-    if not options.shift and not options.mirror:
+    if not options.moves:
         return batch
     rng = np.random.default_rng([_DRAWS, options.seed, step])
     down, right = rng.integers(-options.shift, options.shift + 1, (2, batch.count))

@@ -4,7 +4,6 @@
 gathers sums, `ridge` says how far to trust them, `walk` goes through all of them.
 """
 
-from onnxprune.sweep.frontier import Limits
-from onnxprune.sweep.walk import Swept, sweep
+from onnxprune.sweep.walk import Limits, Swept, sweep
 
 __all__ = ["Limits", "Swept", "sweep"]

@@ -9,7 +9,6 @@ cut's activations, in memory up to a limit and in files beyond.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -23,17 +22,7 @@ from onnxprune.spilling import Folder, Spilled
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a sweep may take of memory.
-
-    Args:
-        held: bytes of values that each of the two frontiers holds in memory, beyond in files.
-        at_once: bytes of the values before and behind a layer, of the samples that run at once.
-    """
-
-    held: int = 1 << 29
-    at_once: int = 128 << 20
+HELD = 1 << 29
 
 
 class Frontier:
@@ -47,14 +36,21 @@ class Frontier:
         model: ir.Model,
         data: Data,
         provider: Provider,
-        limits: Limits | None = None,
+        held: int = HELD,
         part: int | None = None,
     ) -> None:
-        """Read all data; `part` samples of a batch run at once, all of them if None."""
-        limits = limits or Limits()
+        """Read all data.
+
+        Args:
+            model: the graph.
+            data: what it is run on.
+            provider: where.
+            held: bytes of values that stay in memory; the others go to files.
+            part: samples of a batch that run at once, all of them if None.
+        """
         self._model, self._provider = model, provider
         self._done: set[ir.Node] = set()
-        self._store = _Store(limits.held)
+        self._store = _Store(held)
         self._readers: dict[ir.Value, set[ir.Node]] = {}
         for node in model.graph:
             for value in read_by(node):

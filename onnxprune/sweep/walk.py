@@ -37,7 +37,7 @@ from onnxprune.refit import Refit, choose
 from onnxprune.rounds import FULL, Effort, Round
 from onnxprune.session import Provider
 from onnxprune.statistics import Gathering, collect, value_bytes
-from onnxprune.sweep.frontier import Frontier, Limits
+from onnxprune.sweep.frontier import HELD, Frontier
 from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
 from onnxprune.sweep.ridge import plentiful, ridge
 from onnxprune.sweep.sums import Moments, RowMoments, total_of
@@ -48,6 +48,19 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 _HELD_EVERY = 5  # one batch in so many is held back where λ has to be chosen
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sweep may take of memory.
+
+    Args:
+        held: bytes of values that each of the two frontiers holds in memory, beyond in files.
+        at_once: bytes of the values before and behind a layer, of the samples that run at once.
+    """
+
+    held: int = HELD
+    at_once: int = 128 << 20
 
 
 @dataclass
@@ -181,8 +194,8 @@ class _Walk:
     ) -> None:
         self.effort = effort
         part = _part(data, find_layers(dense.graph).layers, limits.at_once)
-        self._dense = Frontier(dense, data, provider, limits, part)
-        self._pruned = Frontier(pruned, data, provider, limits, part)
+        self._dense = Frontier(dense, data, provider, limits.held, part)
+        self._pruned = Frontier(pruned, data, provider, limits.held, part)
         self._samples = data.count
         shared = [layer.name for layer in find_layers(dense.graph) if len(layer.uses) > 1]
         gathering = Gathering(gradients=False, provider=provider)

@@ -12,7 +12,7 @@ from units.nets import BLOCKS, network, parsed, put
 from onnxprune import spilling
 from onnxprune.reading import ancestors
 from onnxprune.session import Session
-from onnxprune.sweep.frontier import Frontier, Limits
+from onnxprune.sweep.frontier import Frontier
 
 
 def float_values(model):
@@ -44,7 +44,7 @@ def test_values_at_every_cut_are_those_of_a_full_run(name, memory):
     model = twin_model(name)
     data = data_for(model, samples(TWINS[name].shape, 7), 3)
     want = full_run(model, data)
-    frontier = Frontier(model, data, "cpu", Limits(memory))
+    frontier = Frontier(model, data, "cpu", memory)
     assert frontier.batch_of == [0, 1, 2]
     for value in float_values(model):
         frontier.advance([value])
@@ -115,7 +115,7 @@ def test_spilled_files_go_with_their_values_and_all_with_the_frontier(monkeypatc
     real = spilling.mkdtemp
     monkeypatch.setattr(spilling, "mkdtemp", lambda **given: folders.append(made := real(**given)) or made)
     model = twin_model("mlp")
-    frontier = Frontier(model, data_for(model, samples((7,), 9), 3), "cpu", Limits(0))
+    frontier = Frontier(model, data_for(model, samples((7,), 9), 3), "cpu", 0)
     for value in float_values(model):
         frontier.advance([value])
         assert len(list(Path(folders[0]).iterdir())) == 3  # a file a batch
