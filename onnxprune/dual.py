@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxprune.refit import RIDGE, STEPS, Mask, Problem, Refit, blocks, raised
+from onnxprune.refit import RIDGE, STEPS, Block, Mask, Problem, Refit, average_columns, blocks, raised
 from onnxprune.statistics import Samples
 from onnxprune.statistics.factors import solved_damped
+from onnxprune.threads import in_shares
 
 Array = npt.NDArray[Any]
 
@@ -146,12 +147,14 @@ class Dual:
         if sum(gram.flops_within(len(b.columns), len(b.rows)) for b in parts) > _EXACT_SHARE * iterations:
             return self._iterated(kept, _STEPS_LAST, 1e-8, np.zeros(self._multipliers.shape))
         fitted = np.zeros_like(self._reference)
-        for block in parts:
-            places = block.group, block.rows[:, None], block.columns
+
+        def fit(block: Block) -> None:
             own = self.problem.rows[block.group][:, block.columns].astype(np.float64)
             targets = self.problem.targets[block.group][:, block.rows].T
-            near = self._reference[places].astype(np.float64)
-            fitted[places] = near + self._correction(own, targets - near @ own.T, block.group)
+            near = self._reference[block.places].astype(np.float64)
+            fitted[block.places] = near + self._correction(own, targets - near @ own.T, block.group)
+
+        in_shares(fit, parts, min(rows, average_columns(parts)))
         return fitted
 
     def _correction(self, own: Array, missing: Array, group: int) -> Array:

@@ -25,6 +25,7 @@ from onnxprune.rounds import Round
 from onnxprune.solve import conjugate_gradients
 from onnxprune.statistics import Factor, Gram
 from onnxprune.statistics.factors import Damped
+from onnxprune.threads import in_shares
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -167,15 +168,15 @@ class Refit:
         if self._flops(parts) > max(_EXACT_FLOPS, _EXACT_SHARE * iterations):
             return self._by_iteration(weights, kept)
         fitted = np.zeros_like(weights)
-        for block in parts:
-            places = block.group, block.rows[:, None], block.columns
-            ridge = float(self._ridge[block.group])
-            try:
-                fitted[places] = self.problem.gram.within(
-                    block.group, block.columns, ridge, self._right[places]
-                )
-            except StatisticsError:  # definite as a whole, but not to the last digit in this block
-                return self._by_iteration(weights, kept)
+
+        def fit(block: Block) -> None:
+            ridge, right = float(self._ridge[block.group]), self._right[block.places]
+            fitted[block.places] = self.problem.gram.within(block.group, block.columns, ridge, right)
+
+        try:
+            in_shares(fit, parts, average_columns(parts))
+        except StatisticsError:  # definite as a whole, but not to the last digit in a block
+            return self._by_iteration(weights, kept)
         return fitted
 
     def _by_iteration(self, weights: Array, kept: Mask) -> Array:
@@ -201,6 +202,11 @@ class Block:
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
 
+    @property
+    def places(self) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The index of its weights among all."""
+        return self.group, self.rows[:, None], self.columns
+
 
 def blocks(kept: Mask) -> list[Block]:
     """The rows of `kept` [groups, d_out, d_in] that keep anything, by what they keep."""
@@ -211,6 +217,11 @@ def blocks(kept: Mask) -> list[Block]:
             alike.setdefault(masks[row].tobytes(), []).append(row)
         found += [Block(group, np.array(rows), np.flatnonzero(masks[rows[0]])) for rows in alike.values()]
     return found
+
+
+def average_columns(parts: Sequence[Block]) -> float:
+    """How many columns a block keeps on average."""
+    return sum(len(block.columns) for block in parts) / max(1, len(parts))
 
 
 def raised(gram: Factor, mean: Array, relative: float) -> tuple[Array, Damped]:

@@ -22,9 +22,11 @@ import scipy.linalg  # noqa: F401  # has a BLAS of its own, which is only found 
 from threadpoolctl import ThreadpoolController
 
 R = TypeVar("R")
+T = TypeVar("T")
 Call = tuple[Any, ...]
 
 _SMALL = 1024  # columns of a layer: 8 MB of a float64 factor
+_WORTH = 96  # columns of a problem, below which Python's part of it, that nobody shares, is most of it
 
 
 def side_by_side(function: Callable[..., R], calls: Iterable[Call], columns: Sequence[int]) -> Iterator[R]:
@@ -47,8 +49,31 @@ def side_by_side(function: Callable[..., R], calls: Iterable[Call], columns: Seq
 @contextmanager
 def blas_for(columns: int) -> Iterator[None]:
     """Inside, BLAS has the threads that are best for a layer of so many columns."""
+    _allowed()
     with _libraries().limit(limits=1 if columns <= _SMALL else None, user_api="blas"):
         yield
+
+
+def in_shares(function: Callable[[T], None], items: Sequence[T], columns: float) -> None:
+    """Call `function` with each of many `items`; every processor has its share of them.
+
+    Args:
+        function: what it does for one item is apart from what it does for the others.
+        items: problems of a few columns each.
+        columns: how many, on average.
+    """
+    workers = _processors() if columns >= _WORTH else 1
+
+    def all_of(share: Sequence[T]) -> None:
+        for item in share:
+            function(item)
+
+    if columns > _SMALL or workers == 1:
+        with blas_for(round(columns)):
+            all_of(items)
+        return
+    for _ in _together(all_of, [(items[first::workers],) for first in range(workers)], workers):
+        pass
 
 
 def _together(function: Callable[..., R], calls: Iterable[Call], workers: int) -> Iterator[R]:
@@ -63,8 +88,14 @@ def _together(function: Callable[..., R], calls: Iterable[Call], workers: int) -
 
 
 def _processors() -> int:
+    return min(len(os.sched_getaffinity(0)), _allowed())
+
+
+@cache
+def _allowed() -> int:
+    """The threads that BLAS had when it was first asked: what it has inside `blas_for` is our doing."""
     blas = (library["num_threads"] for library in _libraries().info() if library["user_api"] == "blas")
-    return min(len(os.sched_getaffinity(0)), max(blas, default=1))
+    return max(blas, default=1)
 
 
 @cache

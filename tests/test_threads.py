@@ -12,7 +12,8 @@ import pytest
 
 from onnxprune import threads
 from onnxprune.cluster import spread
-from onnxprune.threads import blas_for, side_by_side
+from onnxprune.errors import StatisticsError
+from onnxprune.threads import blas_for, in_shares, side_by_side
 
 SMALL, LARGE = 8, threads._SMALL + 1
 
@@ -31,6 +32,7 @@ def seen(number: int) -> tuple[int, int, bool]:
 def four(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Four processors for all of BLAS, whatever this machine has."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setattr(threads, "_allowed", lambda: 4)
     with threads._libraries().limit(limits=4, user_api="blas"):
         yield
 
@@ -78,11 +80,48 @@ def test_floating_point_errors_are_treated_in_threads_as_where_they_were_started
     assert found == "ignore"
 
 
-def test_with_one_blas_thread_everything_is_done_in_turn() -> None:
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(("columns", "at_once"), [(threads._WORTH - 1, 1), (threads._WORTH, 4), (LARGE, 1)])
+def test_many_small_problems_are_shared_out_where_it_is_worth_it(columns: int, at_once: int) -> None:
+    done: list[tuple[int, int, int]] = []
+
+    def solve(number: int) -> None:
+        time.sleep(0.001)
+        done.append((number, blas_threads(), threading.get_ident()))
+
+    in_shares(solve, range(20), columns)
+    assert sorted(number for number, _, _ in done) == list(range(20))
+    assert {blas for _, blas, _ in done} == {4 if columns == LARGE else 1}
+    assert len({thread for _, _, thread in done}) == at_once
+
+
+@pytest.mark.usefixtures("four")
+def test_an_error_in_a_share_comes_out() -> None:
+    def solve(number: int) -> None:
+        if number == 7:
+            raise StatisticsError("the seventh")
+
+    with pytest.raises(StatisticsError, match="the seventh"):
+        in_shares(solve, range(20), threads._WORTH)
+
+
+def test_with_one_blas_thread_everything_is_done_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who sets OPENBLAS_NUM_THREADS=1 wants one processor to be used, not all by one thread each."""
     with threads._libraries().limit(limits=1, user_api="blas"):
-        found = list(side_by_side(seen, ((n,) for n in range(3)), [SMALL] * 3))
+        threads._allowed.cache_clear()
+        try:
+            found = list(side_by_side(seen, ((n,) for n in range(3)), [SMALL] * 3))
+        finally:
+            threads._allowed.cache_clear()
     assert found == [(0, 1, True), (1, 1, True), (2, 1, True)]
+
+
+@pytest.mark.usefixtures("four")
+def test_what_blas_has_for_a_small_layer_does_not_say_how_many_processors_there_are() -> None:
+    """Inside a small layer's refit BLAS has one thread, and its rows are shared out all the same."""
+    together = threading.Barrier(4, timeout=30)
+    with blas_for(SMALL):
+        in_shares(lambda _: together.wait() and None, range(4), threads._WORTH)
 
 
 def test_without_sizes_nothing_runs_side_by_side() -> None:

@@ -22,7 +22,7 @@ from onnxprune.spilling import Folder, Spilled
 Array = npt.NDArray[Any]
 
 
-HELD = 1 << 29
+HELD = 1 << 28
 
 
 class Frontier:

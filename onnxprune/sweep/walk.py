@@ -60,7 +60,7 @@ class Limits:
     """
 
     held: int = HELD
-    at_once: int = 128 << 20
+    at_once: int = 64 << 20
 
 
 @dataclass
