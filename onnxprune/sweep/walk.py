@@ -175,8 +175,11 @@ class _Gathered:
     def relaxed(self, weights: Array, bias: Array) -> Moments:
         """Moments of all rows, with targets that move with the fit where the reader cannot tell."""
         assert self.graph is not None and self.feeds is not None and isinstance(self.fit, Moments)
-        sums = (self.graph.relax(self.feeds(part), weights, bias) for part in range(self.parts))
-        cross, target, square = (sum(columns) for columns in zip(*sums, strict=True))
+        totals = self.graph.relax(self.feeds(0), weights, bias)
+        for part in range(1, self.parts):  # one after the other: they may be large, and many
+            for total, more in zip(totals, self.graph.relax(self.feeds(part), weights, bias), strict=True):
+                total += more
+        cross, target, square = totals
         return replace(self.fit, cross=cross, target=target, square=square)
 
 
