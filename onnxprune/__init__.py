@@ -15,7 +15,7 @@ The package in reading order, from the ground up; each module imports only those
     gradient                   ∂L/∂s as ONNX nodes
     statistics                 means and Kronecker factors
     cluster                    work shared out by Ray, an optional extra (`onnxprune.cluster.connected`)
-    solve, refit               least squares over kept weights
+    solve, refit               least squares over kept weights (`threads`: side by side; `algebra`: on a GPU)
     saliency, allocation       scores, and how many weights each layer keeps (`shares`: how many units)
     plan, budget               decisions, as data
     passes, sweep              edits
