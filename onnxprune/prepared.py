@@ -7,9 +7,7 @@ every budget. Nothing here writes or measures.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import onnx_ir as ir
 
 from onnxprune import algebra
 from onnxprune.budget import require, select
+from onnxprune.clock import Clock
 from onnxprune.cluster import gather
 from onnxprune.comparable import require_comparable
 from onnxprune.cut import Cut, Evidence, Ranking, rank, remove_cut, share
@@ -44,20 +43,6 @@ from onnxprune.task import make_task
 _BUDGETS = ("ratio", "units", "macs")
 _SKETCH = {"surgeon": "none", "replace": "zero", "steps": 1}
 _DRAFTED = 0.75  # share of the weights whose layers see rows enough in a draft
-
-
-@dataclass
-class Clock:
-    """Seconds by stage, added up."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
 @dataclass

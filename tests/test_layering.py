@@ -45,6 +45,7 @@ LAYERS = (
     ("normalise", "metric"),
     ("comparable", "tensors"),
     (
+        "clock",
         "edits",
         "emit",
         "files",

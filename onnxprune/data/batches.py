@@ -91,7 +91,11 @@ class Data:
             yield batch
             return
         for start in range(0, batch.count, size):
-            yield self._taken(batch.feeds, batch.labels, np.arange(start, min(start + size, batch.count)))
+            yield self.only(batch, np.arange(start, min(start + size, batch.count)))
+
+    def only(self, batch: Batch, rows: npt.NDArray[np.int64]) -> Batch:
+        """The samples `rows` of a batch, in that order."""
+        return self._taken(batch.feeds, batch.labels, rows)
 
     def _taken(
         self, arrays: Mapping[str, Array | Lazy], labels: Array | None, rows: npt.NDArray[np.int64]

@@ -69,8 +69,7 @@ def _answers(networks: Networks, batch: Batch, device: torch.device) -> tuple[Te
 def _row_by_row(networks: Networks, data: Data, device: torch.device) -> bool:
     """Whether a sample has the same answer, in a row of its own, when the rest of its batch is another."""
     batch = next(data.batches())
-    last = np.full(batch.count, batch.count - 1)
-    repeated = Batch({want.name: want.take(batch.feeds[want.name], last) for want in data.inputs}, None, 0)
+    repeated = data.only(batch, np.full(batch.count, batch.count - 1))
     for mixed, alike in zip(*(_answers(networks, one, device) for one in (batch, repeated)), strict=True):
         if not mixed.numel() or mixed.dim() == 0 or len(mixed) != batch.count:
             return False

@@ -88,12 +88,12 @@ class Trainer:
         done = position.epoch * self.data.count + position.samples
         with _settings():
             self._answers = ask(self.networks, self.data, self.options, self.processes, progress)
-        with _settings(), progress.stage("fine-tuning", self.options.epochs * self.data.count) as advance:
-            advance(done)
-            if not position.epochs:
-                self._finish_epoch(None)
-            while position.epoch < self.options.epochs:
-                self._epoch(advance)
+            with progress.stage("fine-tuning", self.options.epochs * self.data.count) as advance:
+                advance(done)
+                if not position.epochs:
+                    self._finish_epoch(None)
+                while position.epoch < self.options.epochs:
+                    self._epoch(advance)
         for name, weight in self.run.best.items():
             self.run.parameters[name].data.copy_(weight)
 
