@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "benchmarks" / "results"
 
-_PACKAGES = ("onnxprune", "onnxruntime", "onnx", "onnx_ir", "numpy", "scipy")
+_PACKAGES = ("onnxruntime", "onnx", "onnx_ir", "numpy", "scipy")  # the ones that are imported
 
 Row = dict[str, Any]
 
@@ -207,7 +208,8 @@ def environment(seed: int, samples: int | None) -> Row:
         "samples": samples,
         "device": _device(),
         "python": platform.python_version(),
-        **{package: version(package) for package in _PACKAGES},
+        "onnxprune": version("onnxprune"),
+        **{name: str(import_module(name).__version__) for name in _PACKAGES},
     }
 
 
@@ -222,7 +224,7 @@ def _line(cells: Iterable[str]) -> str:
 def environment_line(environment: Row) -> str:
     """An environment for people."""
     samples = "" if environment["samples"] is None else f", {environment['samples']} samples"
-    packages = ", ".join(f"{name} {environment[name]}" for name in ("python", *_PACKAGES))
+    packages = ", ".join(f"{name} {environment[name]}" for name in ("python", "onnxprune", *_PACKAGES))
     run = f"{environment['date']}, commit {environment['commit']}, seed {environment['seed']}{samples}"
     return f"{run}; {environment['device']}; {packages}"
 

@@ -7,11 +7,9 @@ caches and threads back to where they are when the model runs alone. With CUDA a
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +26,7 @@ from onnxprune.layers import find_layers
 from onnxprune.model import Model, load
 from onnxprune.progress import Progress, Silent
 from onnxprune.report.schema import BenchedModel, BenchReport, Latency, Spread
+from onnxprune.report.versions import versions
 from onnxprune.session import Array, Provider, Session
 
 RUNS = 50
@@ -109,8 +108,7 @@ def bench(
         threads=sessions[0].threads,
         provider=sessions[0].provider,
         notes=(*notes, *opened.notes),
-        versions={name: version(name) for name in ("onnxprune", "onnx", "numpy")}
-        | {"python": platform.python_version()},
+        versions=versions(),
     )
 
 

@@ -20,8 +20,8 @@ from onnxprune.metric import Metric, own_metric
 from onnxprune.model import files, load, read
 from onnxprune.options import Limits, resolve_limits
 from onnxprune.progress import Progress
-from onnxprune.report.compression import versions
 from onnxprune.report.schema import GateCheck, GatedModel, GateReport
+from onnxprune.report.versions import versions
 from onnxprune.session import Provider
 
 _COMPARED = ("max_share", "max_drop")  # with the dense model

@@ -49,6 +49,22 @@ def test_factors_there_are_those_of_numpy(size: int) -> None:
     np.testing.assert_allclose(found.solve(rows), rows @ inverse, rtol=1e-10, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("large", [1, 1000])
+@pytest.mark.parametrize("size", [2, 129, 300])  # a triangle is inverted as a whole, in two parts, in more
+def test_factors_here_are_those_of_numpy_small_or_large(
+    size: int, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(algebra, "_LARGE", large)
+    matrix = definite(size)
+    rows = np.random.default_rng(0).standard_normal((3, size))
+    found = factored(matrix.copy())
+    inverse = np.linalg.inv(matrix)
+    np.testing.assert_allclose(found.inverse_diagonal(), np.diag(inverse), rtol=ROUNDING)
+    np.testing.assert_allclose(found.solve(rows), rows @ inverse, rtol=1e-10, atol=ROUNDING)
+    with pytest.raises(StatisticsError, match="not positive definite; raise --damping"):
+        factored(-matrix)
+
+
 @pytest.mark.usefixtures("there")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_there_keep_their_dtype(dtype: type) -> None:

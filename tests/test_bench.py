@@ -64,6 +64,11 @@ def test_a_report_holds_what_was_measured(tmp_path):
     assert BenchReport.model_validate_json(report.model_dump_json()) == report
 
 
+def test_a_report_names_the_runtime_that_ran(tmp_path):
+    versions = bench([saved(tmp_path / "dense.onnx")], runs=1, threads=1).versions
+    assert {"onnxruntime", "onnxruntime-gpu"} & versions.keys()
+
+
 def test_models_run_in_turns(tmp_path, monkeypatch):
     order = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from onnxprune.options import Training, resolve_training
 from onnxprune.output import METADATA_KEY, save_packed
 from onnxprune.progress import Progress, Silent
 from onnxprune.report import schema
+from onnxprune.report.versions import versions
 
 _UNCHOSEN = "too few samples to hold any back: the last weights are kept, whether or not they are better"
 
@@ -158,8 +158,7 @@ def _describe(
         seconds=0.0,
         warnings=(*((data.description,) if data.synthetic else ()), *data.notes),
         options=trainer.options.model_dump(mode="json"),
-        versions={name: version(name) for name in ("onnxprune", "onnx", "onnx_ir", "numpy", "torch")}
-        | {"python": platform.python_version()},
+        versions=versions("torch"),
     )
 
 

@@ -46,6 +46,18 @@ def array_of(value: ir.Value) -> Array:
     return value.const_value.numpy()
 
 
+def shape_of(value: ir.Value) -> tuple[int, ...]:
+    """Sizes of an initializer, whose data are not read."""
+    assert value.const_value is not None
+    return tuple(value.const_value.shape.numpy())
+
+
+def dtype_of(value: ir.Value) -> np.dtype[Any]:
+    """Of an initializer, whose data are not read."""
+    assert value.const_value is not None
+    return value.const_value.dtype.numpy()
+
+
 def number_of(node: ir.Node, name: str, default: float = 1.0) -> float:
     """A float attribute of `node`."""
     return float(node.attributes.get_float(name, default) or 0.0)
@@ -91,7 +103,7 @@ def _gemm_weight(node: ir.Node) -> ir.Value | str | None:
         columns = _gemm_shape(node, weight)[0]
         if (
             not is_constant(bias)
-            or array_of(bias).size != columns
+            or prod(shape_of(bias)) != columns
             or shape_of(bias)[-1:] not in ((), (columns,))
         ):
             return "its bias is no constant vector over the output units"
@@ -107,11 +119,6 @@ def _matmul_weight(node: ir.Node) -> ir.Value | str | None:
             rank = len(weight.shape.numpy() if weight.shape is not None else ())
             return weight if rank == 2 else f"weight {weight.name} has rank {rank}; only matrices are pruned"
     return None
-
-
-def shape_of(value: ir.Value) -> tuple[int, ...]:
-    """Sizes of an initializer."""
-    return tuple(array_of(value).shape)
 
 
 def _conv_dimensions(node: ir.Node, weight: ir.Value) -> tuple[int, int, int]:
@@ -154,13 +161,14 @@ def _transposed_tensor(layer: Layer, matrix: Array) -> Array:
 
 def _gemm_matrix(layer: Layer, weight: Array) -> Array:
     node = layer.uses[0].node
-    upright = weight if node.attributes.get_int("transB", 0) else weight.T
-    return number_of(node, "alpha") * upright[None]
+    upright, alpha = weight if node.attributes.get_int("transB", 0) else weight.T, number_of(node, "alpha")
+    return upright[None] if alpha == 1 else alpha * upright[None]
 
 
 def _gemm_tensor(layer: Layer, matrix: Array) -> Array:
     node = layer.uses[0].node
-    upright = matrix[0] / number_of(node, "alpha")
+    alpha = number_of(node, "alpha")
+    upright = matrix[0] if alpha == 1 else matrix[0] / alpha
     return np.ascontiguousarray(upright if node.attributes.get_int("transB", 0) else upright.T)
 
 
@@ -180,7 +188,7 @@ def window_of(layer: Layer) -> Window:
 
 def patches_of(layer: Layer, op: Emitter, value: ir.Value, rows: Rows | None) -> ir.Value:
     """Its im2col patches, [groups, d_in, rows]."""
-    return patches(op, value, window_of(layer), array_of(layer.weight).dtype, rows)
+    return patches(op, value, window_of(layer), dtype_of(layer.weight), rows)
 
 
 def _channels_last(op: Emitter, value: ir.Value, width: int) -> ir.Value:

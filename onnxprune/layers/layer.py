@@ -17,6 +17,7 @@ from onnxprune.layers.kinds import (
     KINDS,
     Kind,
     array_of,
+    dtype_of,
     number_of,
     patches_of,
     shape_of,
@@ -116,7 +117,7 @@ class Layer:
     @property
     def dtype(self) -> np.dtype[Any]:
         """What weights lose nothing in: float32, or float64 where they are that."""
-        double = array_of(self.weight).dtype == np.float64
+        double = dtype_of(self.weight) == np.float64
         return np.dtype(np.float64 if double else np.float32)
 
     def read(self, dtype: npt.DTypeLike = np.float64) -> tuple[Array, Array | None]:
@@ -136,5 +137,5 @@ class Layer:
 
 
 def _replace(value: ir.Value, array: Array) -> None:
-    dtype = array_of(value).dtype
+    dtype = dtype_of(value)
     value.const_value = ir.tensor(np.asarray(array, dtype=dtype, order="C"), name=value.name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +16,7 @@ from onnxprune.options import Options
 from onnxprune.prune import Pruned
 from onnxprune.report import schema
 from onnxprune.report.bins import histogram, saliency_map
+from onnxprune.report.versions import versions
 from onnxprune.statistics import Statistics
 
 Array = npt.NDArray[Any]
@@ -98,15 +96,6 @@ def describe(
         options=options.model_dump(mode="json"),
         versions=versions(),
     )
-
-
-def versions() -> dict[str, str]:
-    """Python's version and those of the packages that decide what comes out."""
-    found = {"python": platform.python_version()}
-    for name in ("onnxprune", "onnx", "onnx_ir", "onnxruntime", "onnxruntime-gpu", "numpy", "scipy"):
-        with suppress(PackageNotFoundError):  # one of the two runtimes is not there
-            found[name] = version(name)
-    return found
 
 
 def layer_row(before: Layer, after: Layer | None, importance: float | None) -> schema.LayerRow:

@@ -13,8 +13,8 @@ from onnxprune import model as models
 from onnxprune.layers import Layer, Layers, find_layers
 from onnxprune.normalise.note import Note
 from onnxprune.options import Options
-from onnxprune.report.compression import versions
 from onnxprune.report.schema import InspectedLayer, InspectedUnits, Inspection, Skipped
+from onnxprune.report.versions import versions
 from onnxprune.saliency import saliency
 from onnxprune.saliency.units import costs_alone
 from onnxprune.statistics import Statistics

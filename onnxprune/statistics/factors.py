@@ -19,7 +19,6 @@ import numpy.typing as npt
 import scipy.linalg
 
 from onnxprune import algebra
-from onnxprune.errors import StatisticsError
 
 Array = npt.NDArray[Any]
 
@@ -200,11 +199,7 @@ class _DampedSamples:
 def solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
     """`rows` times (matrix + damping · I)⁻¹; `matrix` is overwritten."""
     matrix.flat[:: len(matrix) + 1] += damping
-    _, solved, failed = scipy.linalg.lapack.dposv(matrix, rows.T, lower=1)
-    if failed:
-        raise StatisticsError("a damped factor is not positive definite; raise --damping")
-    transposed: Array = solved.T
-    return transposed
+    return algebra.solved(algebra.cholesky(matrix), rows)
 
 
 def damping_pair(activations: Factor, gradients: Factor | None, damping: float) -> tuple[Array, Array]:

@@ -35,7 +35,7 @@ from onnxprune.progress import Progress, Silent
 from onnxprune.reading import ancestors
 from onnxprune.refit import Refit, choose
 from onnxprune.rounds import FULL, Effort, Round
-from onnxprune.session import Provider
+from onnxprune.session import Provider, on_gpu
 from onnxprune.statistics import Gathering, collect, value_bytes
 from onnxprune.sweep.frontier import HELD, Frontier
 from onnxprune.sweep.moments import MomentsGraph, moments_of_all_uses
@@ -47,6 +47,7 @@ from onnxprune.threads import blas_for
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
+_AT_ONCE = {False: 64 << 20, True: 512 << 20}  # bytes, by whether it runs on a GPU
 _HELD_EVERY = 5  # one batch in so many is held back where λ has to be chosen
 
 
@@ -56,11 +57,12 @@ class Limits:
 
     Args:
         held: bytes of values that each of the two frontiers holds in memory, beyond in files.
-        at_once: bytes of the values before and behind a layer, of the samples that run at once.
+        at_once: bytes of the values before and behind a layer, of the samples that run at once; None: more
+            on a GPU, whose sums are dear to fetch.
     """
 
     held: int = HELD
-    at_once: int = 64 << 20
+    at_once: int | None = None
 
 
 @dataclass
@@ -196,7 +198,8 @@ class _Walk:
         limits: Limits,
     ) -> None:
         self.effort = effort
-        part = _part(data, find_layers(dense.graph).layers, limits.at_once)
+        most = limits.at_once or _AT_ONCE[on_gpu(provider)]
+        part = _part(data, find_layers(dense.graph).layers, most)
         self._dense = Frontier(dense, data, provider, limits.held, part)
         self._pruned = Frontier(pruned, data, provider, limits.held, part)
         self._samples = data.count
