@@ -25,7 +25,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 Call = tuple[Any, ...]
 
-_SMALL = 1024  # columns of a layer: 8 MB of a float64 factor
+#: Columns of a layer that BLAS has one thread for: 8 MB of a float64 factor.
+ONE_THREAD = 1024
 _WORTH = 96  # columns of a problem, below which Python's part of it, that nobody shares, is most of it
 
 
@@ -38,7 +39,7 @@ def side_by_side(function: Callable[..., R], calls: Iterable[Call], columns: Seq
         columns: of the matrix of each call, which says how large it is.
     """
     workers = _processors()
-    for small, group in groupby(zip(calls, columns, strict=True), key=lambda each: each[1] <= _SMALL):
+    for small, group in groupby(zip(calls, columns, strict=True), key=lambda each: each[1] <= ONE_THREAD):
         own = (call for call, _ in group)
         if small and workers > 1:
             yield from _together(function, own, workers)
@@ -50,7 +51,7 @@ def side_by_side(function: Callable[..., R], calls: Iterable[Call], columns: Seq
 def blas_for(columns: int) -> Iterator[None]:
     """Inside, BLAS has the threads that are best for a layer of so many columns."""
     _allowed()
-    with _libraries().limit(limits=1 if columns <= _SMALL else None, user_api="blas"):
+    with _libraries().limit(limits=1 if columns <= ONE_THREAD else None, user_api="blas"):
         yield
 
 
@@ -68,7 +69,7 @@ def in_shares(function: Callable[[T], None], items: Sequence[T], columns: float)
         for item in share:
             function(item)
 
-    if columns > _SMALL or workers == 1:
+    if columns > ONE_THREAD or workers == 1:
         with blas_for(round(columns)):
             all_of(items)
         return
@@ -78,7 +79,7 @@ def in_shares(function: Callable[[T], None], items: Sequence[T], columns: float)
 
 def _together(function: Callable[..., R], calls: Iterable[Call], workers: int) -> Iterator[R]:
     under_way: deque[Future[R]] = deque()
-    with blas_for(_SMALL), ThreadPoolExecutor(workers) as pool:
+    with blas_for(ONE_THREAD), ThreadPoolExecutor(workers) as pool:
         for call in calls:
             under_way.append(pool.submit(copy_context().run, function, *call))
             if len(under_way) > workers:  # their arguments take memory, so that not all wait at once

@@ -15,7 +15,7 @@ from onnxprune.cluster import spread
 from onnxprune.errors import StatisticsError
 from onnxprune.threads import blas_for, in_shares, side_by_side
 
-SMALL, LARGE = 8, threads._SMALL + 1
+SMALL, LARGE = 8, threads.ONE_THREAD + 1
 
 
 def blas_threads() -> int:

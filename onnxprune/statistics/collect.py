@@ -27,7 +27,7 @@ from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_posit
 from onnxprune.statistics.resident import Resident
 from onnxprune.statistics.store import LayerStatistics, Statistics
 from onnxprune.statistics.totals import Totals
-from onnxprune.statistics.waiting import Queue
+from onnxprune.statistics.waiting import Queues
 
 Array = npt.NDArray[Any]
 
@@ -150,10 +150,7 @@ class Collector:
             wait=how.average == "mean" and not on_gpu(how.provider),
         )
         self._runner = _runner(graph, how, threads)
-        lean = how.memory is not None
-        self._queues = {
-            name: Queue.of(waiting, how.provider, threads, lean) for name, waiting in graph.waiting.items()
-        }
+        self._queues = Queues(graph.waiting, how.provider, threads, lean=how.memory is not None)
         self._feeder = Feeder(data, NoiseSource(graph, how.seed, how.provider, threads), run)
         averaged = data.batch_count if how.average == "exponential" else None
         self._totals = [Totals(averaged, graph.shares.get(layer.name, 1.0)) for layer in self._layers]
@@ -169,17 +166,13 @@ class Collector:
             feeds = feeds_of(self._graph, part, noise)
             if self._how.positions is not None:
                 feeds[START] = _start(self._how.seed, place)
-            outputs = self._runner.run(feeds)
-            for name, queue in self._queues.items():
-                outputs |= queue.add(place, outputs.pop(name))
-            self._add(place, outputs)
+            self._add(place, self._queues.add(place, self._runner.run(feeds)))
         self._samples += batch.count
 
     def partial(self) -> Partial:
         """What was gathered so far, for another to take in."""
         self._bring()
-        waiting = {name: queue.waits() for name, queue in self._queues.items()}
-        return Partial(self._samples, self._totals, waiting)
+        return Partial(self._samples, self._totals, self._queues.waits())
 
     def take_in(self, other: Partial) -> None:
         """Add what another collector of the same data has gathered of other batches."""
@@ -187,7 +180,7 @@ class Collector:
             mine.merge(theirs)
         for name, parts in other.waiting.items():
             for number, part in parts.items():
-                self._add(number, self._queues[name].add(number, part))
+                self._add(number, self._queues.add(number, {name: part}))
         self._samples += other.samples
 
     def statistics(self, sha256: str) -> Statistics:
@@ -199,9 +192,8 @@ class Collector:
         if not self._samples:
             raise StatisticsError("no samples: the calibration data has no batch")
         self._bring()
-        for queue in self._queues.values():
-            for made in queue.flush():
-                self._add(0, made)
+        for made in self._queues.flush():
+            self._add(0, made)
         graph = self._graph
         total = Statistics(
             sha256=sha256,

@@ -12,9 +12,10 @@ from onnxprune.emit import Emitter
 from onnxprune.grams import Correlation, square
 from onnxprune.layers import Layer
 from onnxprune.rows import Drawn
-from onnxprune.statistics.waiting import Waiting, postponed
+from onnxprune.statistics.waiting import ROWS, Make, Waiting, apart
+from onnxprune.threads import ONE_THREAD
 
-Make = Callable[[Emitter, ir.Value], dict[str, ir.Value]]
+Read = Callable[[Emitter, ir.Value], ir.Value]
 
 _CALL = 1024  # rows whose sums cost more than the call that makes them
 
@@ -40,7 +41,8 @@ class Entry:
         if not sampled and rows is None and self._waits(inputs, layer.d_in):
             assert self.positions is not None
             count = op.Mul(op.Shape(inputs[0], start=0, end=1), op.ints(self.positions))
-            return self._named({"count": count}) | self._later("gram", inputs, layer.d_in, self._of_features)
+            made = self._named({"count": count})
+            return made | self._squares(("gram", "sum"), inputs, layer.d_in, layer.features, self._of_rows)
         features = _joined(op, [layer.features(op, value, rows) for value in inputs], 2)
         count = op.Shape(features, start=2)
         if rows is not None:
@@ -76,19 +78,13 @@ class Entry:
         for use, value in zip(layer.uses, values, strict=True):
             value.shape = value.shape or use.output.shape
         if self._waits(values, layer.d_out):
-            return self._later("gradient", values, layer.d_out, self._of_responses)
+            return self._squares(("gradient",), values, layer.d_out, layer.responses, self._squared)
         responses = _joined(op, [layer.responses(op, value) for value in values], 2)
         return self._squared(op, widened(op, layer, responses))
-
-    def _of_features(self, op: Emitter, value: ir.Value) -> dict[str, ir.Value]:
-        return self._of_rows(op, self.layer.features(op, value))
 
     def _of_rows(self, op: Emitter, rows: ir.Value) -> dict[str, ir.Value]:
         gram = square(op, rows, self.layer.groups, self.layer.d_in)
         return self._named({"sum": op.ReduceSum(rows, op.ints(2), keepdims=0), "gram": gram})
-
-    def _of_responses(self, op: Emitter, value: ir.Value) -> dict[str, ir.Value]:
-        return self._squared(op, self.layer.responses(op, value))
 
     def _squared(self, op: Emitter, rows: ir.Value) -> dict[str, ir.Value]:
         return self._named({"gradient": square(op, rows, self.layer.groups, self.layer.d_out)})
@@ -105,11 +101,36 @@ class Entry:
 
     def _later(self, name: str, values: Sequence[ir.Value], width: int, make: Make) -> dict[str, ir.Value]:
         """What the sums that `make` emits are made of, when there is enough of it."""
+        output, given = self._given(name, values)
+        self.waiting[output] = Waiting(apart(given, self.op.graph, make), self._group(width), width)
+        return {output: given}
+
+    def _squares(
+        self, names: Sequence[str], values: Sequence[ir.Value], width: int, read: Read, sums: Make
+    ) -> dict[str, ir.Value]:
+        """What the rows that `read` emits are made of: for BLAS to square, or for what `sums` emits of them.
+
+        Matrices are rows themselves. Wide squares are left to onnxruntime, which has as many threads at hand.
+        """
+        if width > ONE_THREAD:
+            return self._later(names[0], values, width, lambda op, value: sums(op, read(op, value)))
+        output, given = self._given(names[0], values)
+
+        def make(op: Emitter, value: ir.Value) -> dict[str, ir.Value]:
+            rows = read(op, value)
+            rows.dtype = sum_type(self.layer)
+            return {ROWS: rows}
+
+        matrix = given.shape is not None and len(given.shape) == 2
+        model = None if matrix else apart(given, self.op.graph, make)
+        squared = tuple(f"{name}/{self.index}" for name in names)
+        self.waiting[output] = Waiting(model, self._group(width), width, squared)
+        return {output: given}
+
+    def _given(self, name: str, values: Sequence[ir.Value]) -> tuple[str, ir.Value]:
         given = self.op.Identity(widened(self.op, self.layer, _joined(self.op, values, 0)))
         given.dtype, given.shape = sum_type(self.layer), values[0].shape
-        output = f"given/{name}/{self.index}"
-        self.waiting[output] = postponed(given, self.op.graph, 0, self._group(width), make)
-        return {output: given}
+        return f"given/{name}/{self.index}", given
 
     def _group(self, width: int) -> int:
         """How many batches have about enough rows: a power of two, so that all groups end together."""
