@@ -8,9 +8,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 _STATUS = Path("/proc/self/status")
 _MMAP_THRESHOLD = -3  # glibc's number of this parameter; setting it also stops it from growing
 _LARGE = 1 << 20
+_KEPT = (32 << 20) - (64 << 10)  # its largest threshold, less what an array may take beside its data
 
 
 def resident() -> int:
@@ -46,6 +49,14 @@ def release() -> None:
 def be_thrifty() -> None:
     """From now on give large arrays back as soon as they are freed: glibc would keep ever more of them."""
     _glibc("mallopt", _MMAP_THRESHOLD, _LARGE)
+
+
+def be_generous() -> None:
+    """From now on keep what arrays of up to 32 MB leave for the next ones, unless thrift was asked for.
+
+    Fresh memory costs a fault a page. glibc does this by itself once it has freed one array of that size.
+    """
+    np.empty(_KEPT, np.uint8)
 
 
 def _glibc(name: str, *arguments: int) -> None:

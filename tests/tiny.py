@@ -171,3 +171,16 @@ def data_for(model, arrays, batch_size=4, **given):
 def relative(got, want):
     """‖got − want‖ / ‖want‖."""
     return np.linalg.norm(np.asarray(got) - np.asarray(want)) / np.linalg.norm(want)
+
+
+def differ(one, other):
+    """The largest difference of any factor of two statistics, relative to the factor's largest entry."""
+    assert list(one.layers) == list(other.layers) and one.samples == other.samples
+    most = 0.0
+    for name, known in one.layers.items():
+        found = other.layers[name]
+        assert type(known.activations) is type(found.activations) and known.rows == found.rows
+        for mine, its in ((known.activations, found.activations), (known.gradients, found.gradients)):
+            want, got = mine.mean(), its.mean()
+            most = max(most, np.abs(got - want).max() / np.abs(want).max())
+    return most

@@ -26,6 +26,7 @@ from onnxprune.errors import RuntimeUnavailableError, UsageError
 from onnxprune.progress import Advance, Progress, Silent
 from onnxprune.statistics import Gathering, Statistics
 from onnxprune.statistics import gather as gather_here
+from onnxprune.statistics.collect import arranged
 
 _PATIENCE = 180.0  # seconds until the first worker has to be there
 _LOSSES = 3  # so many workers lost over one and the same thing are no accident
@@ -70,7 +71,8 @@ def collect_on(
         StatisticsError, DataError, GradientError, ModelError: as `collect`.
     """
     with (progress or Silent()).stage("statistics", data.count) as advance:
-        run = _Run(cluster, model, data, how or Gathering(), advance)
+        data, how = arranged(model, data, how or Gathering())
+        run = _Run(cluster, model, data, how, advance)
         try:
             return run.statistics(sha256)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from onnxprune.data import Batch, Data
 from onnxprune.data.inputs import fixed_batch
 from onnxprune.errors import StatisticsError, UsageError
 from onnxprune.layers import Layer, find_layers
+from onnxprune.memory import be_generous
 from onnxprune.options import Average, Loss
 from onnxprune.progress import Progress, Silent
 from onnxprune.session import Provider, Session, on_gpu
-from onnxprune.statistics.feeding import Feeder, NoiseSource
+from onnxprune.statistics.feeding import Feeder, NoiseSource, joined
 from onnxprune.statistics.graph import START, StatisticsGraph, build, kept_positions, value_bytes
 from onnxprune.statistics.resident import Resident
 from onnxprune.statistics.store import LayerStatistics, Statistics
@@ -35,6 +36,7 @@ Array = npt.NDArray[Any]
 # some samples at once, writing the sums takes more time than it saves.
 _CACHE = 2 << 20
 _FEWEST = 8
+_ON_GPU = 64 << 20  # starting its operators takes a GPU longer than small networks' values of less
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Gathering:
     """How statistics are gathered; saved with them, and compared before they are merged.
 
     `positions`: at how many of a sample's positions A is taken at most, drawn by the seed; all if None. G
-    is taken at all of them. `memory`: bytes to stay within (see `gather`).
+    is taken at all of them. `memory`: bytes to stay within (see `gather`). `grain`: samples that noise is
+    drawn for at a time, where batches are several of those given (see `arranged`).
     """
 
     loss: Loss = "auto"
@@ -53,6 +56,7 @@ class Gathering:
     provider: Provider = "auto"
     positions: int | None = None
     memory: int | None = field(default=None, compare=False)  # changes what is done, not what comes of it
+    grain: int | None = field(default=None, compare=False)  # likewise
 
     def __post_init__(self) -> None:
         """Refuse to take no positions.
@@ -68,10 +72,13 @@ class Gathering:
         return fixed_batch(data.inputs) is None and self.average == "mean" and self.positions is None
 
     def portion(self, layers: Sequence[Layer], data: Data) -> int | None:
-        """How many samples run fastest at once, inside a processor's cache; None: whole batches."""
-        if on_gpu(self.provider) or not layers or not self.divides(data):
+        """How many samples run fastest at once, in a cache or to keep a GPU busy; None: whole batches."""
+        if not layers or not self.divides(data):
             return None
-        return max(_FEWEST, _CACHE // max(1, *map(value_bytes, layers)))
+        most = max(1, *map(value_bytes, layers))
+        if on_gpu(self.provider):
+            return max(data.batch_size, _ON_GPU // most)
+        return max(_FEWEST, _CACHE // most)
 
 
 def collect(
@@ -93,12 +100,20 @@ def collect(
             layer.
         DataError, GradientError, ModelError: from the data, the gradient graph and the run.
     """
-    collector = Collector(model, data, how or Gathering(), only, run=run)
+    data, how = arranged(model, data, how or Gathering())
+    collector = Collector(model, data, how, only, run=run)
     with (progress or Silent()).stage(name, data.count) as advance:
         for number, batch in enumerate(data.batches()):
             collector.add(number, batch)
             advance(batch.count)
     return collector.statistics(sha256)
+
+
+def arranged(model: ir.Model, data: Data, how: Gathering) -> tuple[Data, Gathering]:
+    """Data of larger batches where that is faster and memory is not limited, and how to gather them then."""
+    run = how.portion(find_layers(model.graph).layers, data) if how.memory is None else None
+    larger = joined(data, run)
+    return larger, how if larger is data else replace(how, grain=data.batch_size)
 
 
 @dataclass
@@ -135,6 +150,8 @@ class Collector:
         Raises:
             StatisticsError, GradientError, ModelError: as `collect`.
         """
+        if how.memory is None:
+            be_generous()
         self._how = how
         self._layers = [layer for layer in find_layers(model.graph) if only is None or layer.name in only]
         run = run or how.portion(self._layers, data)
@@ -151,7 +168,8 @@ class Collector:
         )
         self._runner = _runner(graph, how, threads)
         self._queues = Queues(graph.waiting, how.provider, threads, lean=how.memory is not None)
-        self._feeder = Feeder(data, NoiseSource(graph, how.seed, how.provider, threads), run)
+        noise = NoiseSource(graph, how.seed, how.provider, threads)
+        self._feeder = Feeder(data, noise, run, how.grain)
         averaged = data.batch_count if how.average == "exponential" else None
         self._totals = [Totals(averaged, graph.shares.get(layer.name, 1.0)) for layer in self._layers]
         self._samples = 0

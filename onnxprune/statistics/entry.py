@@ -134,8 +134,11 @@ class Entry:
 
     def _group(self, width: int) -> int:
         """How many batches have about enough rows: a power of two, so that all groups end together."""
-        rows = None if self.positions is None else self.positions * self.batch
-        return 1 if rows is None or rows >= width else 1 << max(0, round(log2(max(width, _CALL) / rows)))
+        if self.positions is None:
+            return 1
+        rows, wanted = self.positions * self.batch, max(width, _CALL)
+        enough = wanted if self.positions == 1 else width  # more rows of one sample are dear to lay out apart
+        return 1 if rows >= enough else 1 << max(0, round(log2(wanted / rows)))
 
     def _named(self, made: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         for name, value in made.items():

@@ -1,7 +1,7 @@
-"""Feeding: the noise of every batch, and batches that run in portions.
+"""Feeding: the noise of every batch, and batches that run in portions, or several at once.
 
-The noise of a batch is drawn for the whole batch, whatever part of it runs at once: what is sampled does not
-depend on how much memory there is.
+The noise of a batch as it was given is drawn for the whole of it, whatever runs at once: what is sampled
+depends neither on the machine nor on how much memory there is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from onnxprune.statistics.graph import StatisticsGraph
 
 Array = npt.NDArray[Any]
 
+_LEAST = 8  # runs that are left where batches are joined, for workers to share and for progress to be seen
 _FEW = 4  # shapes, for each of which a session may be opened anew: it holds the weights
+
+
+def joined(data: Data, run: int | None) -> Data:
+    """`data` whose batches are several of those given, of at most `run` samples together; None: as it is."""
+    together = min(run or 0, data.count // _LEAST) // data.batch_size
+    if together < 2 or len(data.parts) > 1:  # parts differ in shape
+        return data
+    return replace(data, batch_size=together * data.batch_size)
 
 
 class NoiseSource:
@@ -82,41 +91,54 @@ class NoiseSource:
         return found
 
     def split(
-        self, number: int, parts: Sequence[Batch], axes: Mapping[str, int]
+        self, number: int, grain: int, parts: Sequence[Batch], axes: Mapping[str, int]
     ) -> Iterator[dict[str, Array]]:
-        """The noise of batch `number`, part by part; samples lie along the `axes` of the noise."""
+        """The noise of samples that lie along the `axes` of it, part by part.
+
+        It is drawn for `grain` of them at a time, as the noise of the batches from `number` on.
+        """
         first, count = parts[0], sum(part.count for part in parts)
         shapes = self.shapes(first.feeds)
         each = {name: shape[axes[name]] // first.count for name, shape in shapes.items()}
-        whole = {
-            name: (*shape[: axes[name]], each[name] * count, *shape[axes[name] + 1 :])
-            for name, shape in shapes.items()
-        }
-        drawn, done = self.drawn(number, whole), 0
+
+        def of(samples: int) -> dict[str, tuple[int, ...]]:
+            cut = {name: (shape[: axes[name]], shape[axes[name] + 1 :]) for name, shape in shapes.items()}
+            return {name: (*before, each[name] * samples, *after) for name, (before, after) in cut.items()}
+
+        starts = range(0, count, grain)
+        drawn = [self.drawn(at, of(min(grain, count - start))) for at, start in enumerate(starts, number)]
+        whole = {name: np.concatenate([own[name] for own in drawn], axis) for name, axis in axes.items()}
+        done = 0
         for part in parts:
             yield {
                 name: array.take(range(done * each[name], (done + part.count) * each[name]), axes[name])
-                for name, array in drawn.items()
+                for name, array in whole.items()
             }
             done += part.count
 
 
 class Feeder:
-    """Cuts batches of `data` into portions of at most `run` samples; None: they stay whole."""
+    """What runs at once of `data`, at most `run` samples (None: whole batches).
 
-    def __init__(self, data: Data, noise: NoiseSource, run: int | None) -> None:
-        self._data, self._noise = data, noise
-        several = run is not None and run < min(data.batch_size, data.count)
-        self._axes = noise.axes(data) if several else None
-        self._run = data.batch_size if self._axes is None or run is None else run
+    `grain` is the number of samples that noise is drawn for, where batches are several of those given.
+    """
+
+    def __init__(self, data: Data, noise: NoiseSource, run: int | None, grain: int | None = None) -> None:
+        self._data, self._noise, self._grain = data, noise, grain or data.batch_size
+        run, most = run or data.batch_size, min(data.batch_size, data.count)
+        differs = min(run, self._grain) < most
+        self._axes = noise.axes(data) if differs else None
+        self._run = self._grain if self._axes is None else min(run, data.batch_size)
 
     def portions(self, number: int, batch: Batch) -> Iterator[tuple[int, Batch, dict[str, Array]]]:
         """What runs at once of batch `number`: a number among all portions, samples, and their noise."""
-        first = number * -(-self._data.batch_size // self._run)
-        if self._axes is None or batch.count <= self._run:
-            yield first, batch, self._noise.draw(number, batch.feeds)
-            return
         parts = list(self._data.split(batch, self._run))
-        noises = self._noise.split(number, parts, self._axes)
+        first = number * -(-self._data.batch_size // self._run)
+        noises: Iterator[dict[str, Array]]
+        if self._axes is None:
+            noises = (self._noise.draw(place, part.feeds) for place, part in enumerate(parts, first))
+        else:
+            begin = number * (self._data.batch_size // self._grain)
+            noises = self._noise.split(begin, self._grain, parts, self._axes)
         for place, (part, noise) in enumerate(zip(parts, noises, strict=True), first):
             yield place, part, noise

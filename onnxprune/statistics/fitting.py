@@ -3,6 +3,7 @@
 Resident memory at the peak of a pass over the data is predicted as
 
     what is resident before  +  three copies of the weights  +  the values of a run  +  the sums of its layers
+    +  BLAS's own buffers
 
 (onnxruntime reads a model from bytes, keeps a copy and packs another). Values are those of `liveness`, for as
 many samples as run at once; sums are counted by `needed`. What does not fit is gathered in several passes,
@@ -31,6 +32,7 @@ from onnxprune.statistics.store import Plan
 _COPIES = 3  # of the weights, while onnxruntime opens a model
 _SLACK = 1.25  # onnxruntime's buffers are of sizes that it rounds up, and kernels have some of their own
 _SESSION = 3 << 20  # what a layer takes whatever its size: its graphs in onnxruntime
+_BLAS = 6 << 20  # what its first products leave it with
 _HELD = 16  # of the limit, what data may keep of images that it decoded
 _SPILLED = 8  # factors are kept in files where they take more than this part of the limit
 
@@ -59,7 +61,7 @@ def plan(model: ir.Model, data: Data, how: Gathering) -> Plan:
     release()
     values, sizes = _values(model, data, how)
     release()
-    base = resident() + _COPIES * weight_bytes(model) + data.hold(how.memory // _HELD)
+    base = resident() + _BLAS + _COPIES * weight_bytes(model) + data.hold(how.memory // _HELD)
     spilled = sum(need.kept for need in needs) > how.memory / _SPILLED
     best: Plan | None = None
     for run in sizes:

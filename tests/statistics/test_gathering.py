@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TWINS, data_for, samples, twin_model
+from tiny import TWINS, data_for, differ, samples, twin_model
 from units.nets import parsed
 
 from onnxprune import spilling
@@ -25,6 +25,7 @@ def _nothing_resident(monkeypatch):
     """Limits of tiny networks are then about the networks."""
     monkeypatch.setattr(fitting, "resident", lambda: 0)
     monkeypatch.setattr(fitting, "_COPIES", 0)
+    monkeypatch.setattr(fitting, "_BLAS", 0)
     monkeypatch.setattr(fitting, "_SESSION", 0)
 
 
@@ -33,19 +34,6 @@ def limited(name, memory, count=30, batch=8, **how):
     data = data_for(model, x, batch)
     whole = collect(model, "sha", data, Gathering(seed=5, **how))
     return whole, gather(model, "sha", data, Gathering(seed=5, memory=memory, **how))
-
-
-def differ(one, other):
-    """The largest difference of any factor, relative to the factor's largest entry."""
-    assert list(one.layers) == list(other.layers) and one.samples == other.samples
-    most = 0.0
-    for name, known in one.layers.items():
-        found = other.layers[name]
-        assert type(known.activations) is type(found.activations) and known.rows == found.rows
-        for mine, its in ((known.activations, found.activations), (known.gradients, found.gradients)):
-            want, got = mine.mean(), its.mean()
-            most = max(most, np.abs(got - want).max() / np.abs(want).max())
-    return most
 
 
 @pytest.mark.usefixtures("_nothing_resident")
