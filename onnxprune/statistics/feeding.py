@@ -22,12 +22,13 @@ from onnxprune.statistics.graph import StatisticsGraph
 Array = npt.NDArray[Any]
 
 _LEAST = 8  # runs that are left where batches are joined, for workers to share and for progress to be seen
+_MOST = 8  # batches at once: what a network has beside its layers is not counted, and grows with them
 _FEW = 4  # shapes, for each of which a session may be opened anew: it holds the weights
 
 
 def joined(data: Data, run: int | None) -> Data:
     """`data` whose batches are several of those given, of at most `run` samples together; None: as it is."""
-    together = min(run or 0, data.count // _LEAST) // data.batch_size
+    together = min(_MOST, min(run or 0, data.count // _LEAST) // data.batch_size)
     if together < 2 or len(data.parts) > 1:  # parts differ in shape
         return data
     return replace(data, batch_size=together * data.batch_size)

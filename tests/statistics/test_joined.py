@@ -102,6 +102,12 @@ def test_what_counts_by_the_batch_is_not_joined(how):
     assert arranged(model, data, how) == (data, how)
 
 
+def test_however_small_the_layers_no_more_than_eight_are_joined():
+    """Values beside the layers may be far larger, such as embeddings before their mean."""
+    model, data = given("mlp", count=1000, batch=2)
+    assert arranged(model, data, CPU)[0].batch_size == 16
+
+
 def test_samples_of_several_shapes_are_not_joined():
     model = parsed("net (float[n,s,4] x) => (float[n,s,2] y) { y = MatMul(x, w) }", {"w": (4, 2)})
     data = data_for(model, [{"x": samples((size, 4), 64)} for size in (3, 5)], 2)
