@@ -28,6 +28,7 @@ from typing import Any
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.session import providers
+from onnxprune.threads import processors
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -253,7 +254,7 @@ def _said(*command: str) -> str:
 def _device() -> str:
     """Processor, cores, what onnxruntime runs on, and the GPU, if any."""
     gpu = _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    parts = [_processor(), f"{len(os.sched_getaffinity(0))} cores", providers()[0], gpu]
+    parts = [_processor(), f"{processors()} cores", providers()[0], gpu]
     return ", ".join(part for part in parts if part)
 
 

@@ -31,6 +31,7 @@ from onnxprune.model import Model
 from onnxprune.statistics import Gathering, Statistics, collect
 from onnxprune.statistics.collect import Collector
 from onnxprune.statistics.opening import open_calibration
+from onnxprune.threads import processors
 
 MODEL = "resnet20_cifar10"
 IMAGES = 2_000
@@ -96,7 +97,7 @@ def timed(way: str, cluster: Cluster, model: Model, data: Data) -> tuple[Row, St
     watch, how, workers = Watch("killed" in way), Gathering(provider="cpu"), WAYS[way]
     start, own = time.perf_counter(), time.process_time()
     if workers:
-        threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = max(1, processors() // workers)
         placed = Cluster(cluster.ray, workers, threads)
         found = collect_on(placed, model.ir, model.sha256, data, how, watch)  # type: ignore[arg-type]
     elif way == THREAD:
@@ -157,7 +158,7 @@ def write(turns: list[dict[str, Row]], started: float, results: Path) -> None:
     """A row a way, of the turns so far."""
     for way, workers in WAYS.items():
         own = [turn[way] for turn in turns]
-        row: Row = {"model": MODEL, "ratio": 1.0, "recipe": f"{way}; {_words(len(os.sched_getaffinity(0)))}"}
+        row: Row = {"model": MODEL, "ratio": 1.0, "recipe": f"{way}; {_words(processors())}"}
         names = ("call", "gathering", "processor", "again")
         row |= {name: median(each[name] for each in own) for name in names} | {"turns": len(turns)}
         row["times"] = median(turn[way]["call"] / turn[ONE]["call"] for turn in turns)

@@ -5,7 +5,7 @@
 
 The package in reading order, from the ground up; each module imports only those before it:
 
-    errors, options, emit      the error tree, what a run was asked for, graphs (`reading`, `edits`, `files`)
+    errors, options, emit      errors, what was asked for (`aims`), graphs (`reading`, `edits`, `files`)
     comparable                 whether outputs before and after can be held against each other
     plugins, metric            code of the user's own; figures of merit (`intervals`: how far to trust them)
     model, normalise           ONNX files in, brought to one form (`tensors`: whole, and in their folder)
@@ -23,7 +23,7 @@ The package in reading order, from the ground up; each module imports only those
     task, ranking, regrowth    one pruning as data; weights by score, none of them on a dead unit
     prune                      a whole run
     prepared                   a model and its data, opened once, to be pruned many times
-    evaluate, report           its figures (`footprint`: those of memory)
+    figures, evaluate, report  how good it is (`footprint`: what memory it takes)
     finetune                   training in torch, an optional extra (`onnxprune.finetune.train`)
     pipeline, bench, cli       for callers and for the command line (`staged`: with training; `unpacking`)
     gate                       finished models held to limits, for CI

@@ -11,7 +11,7 @@ A metric of one's own is a function over all samples (see `onnxprune.metric`); i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from onnxprune.data import BATCH_SIZE, Batch, Data, Source, open_data, try_batch
 from onnxprune.errors import DataError, ModelError
+from onnxprune.figures import Figures, floats, is_classes
 from onnxprune.intervals import Interval, paired_drop
 from onnxprune.metric import Metric, Record, own_metric
 from onnxprune.progress import Progress, Silent
@@ -29,10 +30,6 @@ from onnxprune.session import Array, Provider, Session
 
 ROUNDING = 1e-9  # figures are quotients of float64 sums: nearer to a limit than that is on it
 _PRIMARY = ("top1", "agreement", "cosine")
-_SUM_TOLERANCE = 1e-2  # float16 probabilities of thousands of classes sum to 1 no better than this
-_LEAST_LOG = -69.0  # log 1e-30: a probability that underflowed to 0 costs this much, not infinitely much
-
-Logs = npt.NDArray[np.float64]
 
 
 class Metrics(BaseModel):
@@ -136,14 +133,14 @@ def _measured(
     problem = _label_problem(data, first)
     if problem and other is None and own is None:
         raise DataError(f"{data.description}: {problem}; compare with a reference model instead")
-    figures, record = _Figures(), Record()
+    figures, record = Figures(), Record()
     with (progress or Silent()).stage("evaluation", data.count) as advance:
         for batch in data.batches():
             outputs, wanted = _outputs(session, batch), None if other is None else _outputs(other, batch)
             if own is not None:
                 record.add(outputs, batch.labels, wanted)
             if not problem:
-                figures.against_labels(_floats(outputs), batch)
+                figures.against_labels(floats(outputs), batch)
             if wanted is not None:
                 figures.against_reference(outputs, wanted, batch.count)
             advance(batch.count)
@@ -163,116 +160,6 @@ def _measured(
     return Measured(metrics, None if own is not None else figures.hits(primary, data.count))
 
 
-class _Figures:
-    """Running sums of every figure, each with the weight it is divided by in the end."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, float]] = {}
-        self._hits: dict[str, list[npt.NDArray[np.bool_]]] = {"top1": [], "agreement": []}
-
-    def hits(self, name: str, count: int) -> npt.NDArray[np.bool_] | None:
-        """Whether each of `count` samples counts for the figure `name`; None if it is no share of samples."""
-        found = self._hits.get(name, [])
-        joined = np.concatenate([*found, np.empty(0, dtype=bool)])
-        return joined if len(joined) == count else None
-
-    def means(self) -> dict[str, float]:
-        means = {name: total / weight for name, (total, weight) in self._sums.items() if weight}
-        if "relative_error" in means:  # so far of squares
-            means["relative_error"] **= 0.5
-        return means
-
-    def against_labels(self, outputs: Mapping[str, Array], batch: Batch) -> None:
-        assert batch.labels is not None
-        logs = log_probabilities(next(y for y in outputs.values() if _is_classes(y)))
-        labels = batch.labels.reshape(-1).astype(np.int64)
-        outside = (labels < 0) | (labels >= logs.shape[1])
-        if outside.any():
-            classes = f"the model's classes 0..{logs.shape[1] - 1}"
-            raise DataError(f"label {labels[outside][0]} is not among {classes}; renumber the labels")
-        own = logs[np.arange(len(labels)), labels][:, None]
-        before = np.arange(logs.shape[1]) < labels[:, None]  # of equals the first wins, as in argmax
-        rank = ((logs > own) | ((logs == own) & before)).sum(1)
-        self._add("loss", -own.sum(), len(labels))
-        self._add("top1", (rank < 1).sum(), len(labels))
-        self._hits["top1"].append(rank < 1)
-        if logs.shape[1] > 5:
-            self._add("top5", (rank < 5).sum(), len(labels))
-
-    def against_reference(
-        self, outputs: Mapping[str, Array], wanted: Mapping[str, Array], count: int
-    ) -> None:
-        floats = _floats(wanted)
-        shapes = {name: y.shape for name, y in outputs.items()}
-        different = [name for name, r in (floats or wanted).items() if shapes.get(name) != r.shape]
-        if different:
-            raise ModelError(
-                f"the model cannot be compared with its reference: output '{different[0]}' is missing or of "
-                "another shape; is it made from it?"
-            )
-        if not floats:
-            self._against_numbers([(outputs[name], r) for name, r in wanted.items()])
-            return
-        wanted, first = floats, next(iter(floats))
-        if _is_classes(wanted[first]) or _is_probability(wanted[first]):
-            self._against_classes(outputs[first], wanted[first])
-        for name, r in wanted.items():
-            reference, output = r.astype(np.float64), outputs[name].astype(np.float64)
-            squares = float(((output - reference) ** 2).sum())
-            cosines = _cosines(output, reference, count)
-            self._add("cosine", cosines.sum(), len(cosines))
-            self._add("mse", squares, output.size)
-            self._add("relative_error", squares, float((reference**2).sum()))
-
-    def _against_numbers(self, pairs: Sequence[tuple[Array, Array]]) -> None:
-        same = [(output == r).reshape(-1) for output, r in pairs]
-        self._add("agreement", sum(equal.sum() for equal in same), sum(equal.size for equal in same))
-        self._hits["agreement"].append(same[0])
-
-    def _against_classes(self, outputs: Array, wanted: Array) -> None:
-        same = outputs.argmax(-1) == wanted.argmax(-1)
-        logs, target = log_probabilities(outputs), log_probabilities(wanted)
-        self._add("agreement", same.sum(), same.size)
-        self._hits["agreement"].append(same.reshape(-1))
-        self._add("kl", (np.exp(target) * (target - logs)).sum(), same.size)
-
-    def _add(self, name: str, total: float, weight: float) -> None:
-        before, count = self._sums.get(name, (0.0, 0.0))
-        self._sums[name] = (before + float(total), count + weight)
-
-
-def log_probabilities(outputs: Array) -> Logs:
-    """Log-probabilities over the last axis of logits, probabilities or log-probabilities, in float64."""
-    values = outputs.astype(np.float64)
-    if _is_probability(outputs):
-        return np.log(np.maximum(values, np.exp(_LEAST_LOG)))
-    # Log-probabilities are their own log-softmax: only probabilities need to be told apart.
-    shifted = values - values.max(axis=-1, keepdims=True)
-    logs: Logs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return np.maximum(logs, _LEAST_LOG)
-
-
-def _is_probability(values: Array) -> bool:
-    if values.ndim < 2 or values.shape[-1] < 2 or values.min(initial=0) < 0:
-        return False
-    return bool(np.allclose(values.sum(axis=-1, dtype=np.float64), 1, rtol=0, atol=_SUM_TOLERANCE))
-
-
-def _is_classes(values: Array) -> bool:
-    return values.ndim == 2 and values.shape[1] > 1
-
-
-def _cosines(outputs: Array, wanted: Array, count: int) -> npt.NDArray[np.float64]:
-    """Cosine per sample, or over all where the first axis is not the batch; two zero vectors are equal."""
-    rows = count if outputs.shape[:1] == (count,) else 1
-    y, r = outputs.reshape(rows, -1), wanted.reshape(rows, -1)
-    norms = np.linalg.norm(y, axis=1) * np.linalg.norm(r, axis=1)
-    both_zero = ~y.any(axis=1) & ~r.any(axis=1)
-    norms = np.where(norms > 0, norms, 1.0)
-    cosines: npt.NDArray[np.float64] = np.where(both_zero, 1.0, (y * r).sum(1) / norms)
-    return cosines
-
-
 def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
     """Why the labels cannot be used; None if they can."""
     labels = [part.labels for part in data.parts if part.labels is not None]
@@ -281,7 +168,7 @@ def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
     odd = next((array for array in labels if array.dtype.kind not in "biu" or array.size != len(array)), None)
     if odd is not None:
         return f"its labels are {odd.dtype} {list(odd.shape)}, not one class number a sample"
-    if not any(_is_classes(y) for y in outputs.values() if y.dtype.kind == "f"):
+    if not any(is_classes(y) for y in outputs.values() if y.dtype.kind == "f"):
         found = ", ".join(f"'{name}' {list(y.shape)}" for name, y in outputs.items())
         return f"class labels need an output [batch, classes], the model has {found}"
     return None
@@ -289,7 +176,7 @@ def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
 
 def _class_doubts(data: Data, outputs: Mapping[str, Array]) -> tuple[str, ...]:
     """That names were numbered, but not as many as the model has classes."""
-    classes = next(y for y in _floats(outputs).values() if _is_classes(y)).shape[1]
+    classes = next(y for y in floats(outputs).values() if is_classes(y)).shape[1]
     if data.classes is None or data.classes == classes:
         return ()
     return (
@@ -301,14 +188,10 @@ def _class_doubts(data: Data, outputs: Mapping[str, Array]) -> tuple[str, ...]:
 def _outputs(session: Session, batch: Batch) -> dict[str, Array]:
     """The outputs for one batch."""
     outputs = session.run(batch.feeds)
-    broken = next((name for name, y in _floats(outputs).items() if not np.isfinite(y).all()), None)
+    broken = next((name for name, y in floats(outputs).items() if not np.isfinite(y).all()), None)
     if broken is not None:
         raise ModelError(f"the model gives NaN or Inf in its output '{broken}'; it cannot be measured")
     return outputs
-
-
-def _floats(outputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: y for name, y in outputs.items() if y.dtype.kind == "f"}
 
 
 def _session(model: ir.Model | Path | str, provider: Provider) -> Session:

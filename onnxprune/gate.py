@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from onnxprune.aims import Limits, resolve_limits
 from onnxprune.bench import macs
 from onnxprune.data import BATCH_SIZE, Data, Source, open_data
 from onnxprune.errors import ModelError, UsageError
@@ -18,7 +19,6 @@ from onnxprune.evaluate import ROUNDING, Measured, measure
 from onnxprune.intervals import Interval, wilson
 from onnxprune.metric import Metric, own_metric
 from onnxprune.model import files, load, read
-from onnxprune.options import Limits, resolve_limits
 from onnxprune.progress import Progress
 from onnxprune.report.schema import GateCheck, GatedModel, GateReport
 from onnxprune.report.versions import versions

@@ -1,13 +1,11 @@
 """What a run was asked to do: one validated, immutable record, saved in plans, reports and output files.
 
-`Options` are those of a compression, `Goal` what it has to keep to instead of a given size, `Training` those
-of fine-tuning, `Limits` what a gate holds a finished model to. `RECIPES` names whole sets of options; what is
-given explicitly beside a recipe overrides it.
+`Options` are those of a compression, `Training` those of fine-tuning. `RECIPES` names whole sets of options;
+what is given explicitly beside a recipe overrides it. What a result has to keep to is in `aims`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -160,82 +158,6 @@ class Training(BaseModel):
         return self.shift > 0 or self.mirror
 
 
-GOALS = ("max_drop", "max_bytes", "speedup")
-_AXES: dict[str, tuple[Axis, ...]] = {
-    "max_drop": ("ratio", "units", "macs"),
-    "max_bytes": ("ratio", "units", "macs"),
-    "speedup": ("macs", "units"),
-}  # what may be searched, the first by default
-_EXCLUDED = {"ratio": ("ratio", "pattern"), "units": ("units", "macs"), "macs": ("units", "macs")}
-
-
-class Goal(BaseModel):
-    """What a compression has to keep to: one of `max_drop`, `max_bytes` and `speedup`; `search` is varied.
-
-    `max_drop` is in the metric's own unit: 0.005 of accuracy is half a point. `max_bytes` are those of the
-    file. `speedup` is how many times as fast onnxruntime is to run `batch` samples with `threads`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_drop: Annotated[float, Field(ge=0)] | None = None
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    speedup: Annotated[float, Field(gt=1)] | None = None
-    search: Axis | None = None
-    batch: Annotated[int, Field(ge=1)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    def name(self) -> str:
-        """Which goal it is."""
-        return next(name for name in GOALS if getattr(self, name) is not None)
-
-    @property
-    def axis(self) -> Axis:
-        """The field of `Options` that is searched."""
-        return self.search or _AXES[self.name][0]
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        given = [name for name in GOALS if getattr(self, name) is not None]
-        if len(given) != 1:
-            flags = ["--" + name.replace("_", "-") for name in given or GOALS]
-            raise ValueError(f"give one of {', '.join(flags[:-1])} and {flags[-1]}, one at a time")
-        for name in ("batch", "threads"):
-            if getattr(self, name) is not None and self.speedup is None:
-                raise ValueError(f"--{name} goes with --speedup, which is measured")
-        if self.axis not in _AXES[self.name]:
-            raise ValueError("zeros do not make onnxruntime faster; with --speedup search units or macs")
-        return self
-
-
-class Limits(BaseModel):
-    """What a finished model has to keep to; each is checked by itself.
-
-    `max_bytes` are those of the file and its external data, `max_share` the same as a share of the dense
-    model's; `max_macs` are multiply-accumulates of one sample. `min_metric` and `max_drop` are in the
-    metric's own unit, `max_drop` against the dense model on the same samples.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    max_share: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    max_macs: Annotated[int, Field(ge=1)] | None = None
-    min_metric: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-
-    @property
-    def given(self) -> dict[str, float]:
-        """The limits there are, by name."""
-        return {name: value for name, value in self if value is not None}
-
-    @property
-    def measured(self) -> bool:
-        """Whether one of them is about a figure of merit, which is measured on data."""
-        return self.min_metric is not None or self.max_drop is not None
-
-
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "mlprune": {
@@ -262,27 +184,7 @@ def resolve(recipe: str = "default", **given: Any) -> Options:
     if recipe not in RECIPES:
         raise UsageError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
     chosen = {**RECIPES[recipe], **{key: value for key, value in given.items() if value is not None}}
-    return _valid(Options, {"recipe": recipe, **chosen})
-
-
-def resolve_goal(given: Mapping[str, Any], options: Mapping[str, Any]) -> Goal | None:
-    """The goal that `given` names, None if it names none; `options` are all others that were given.
-
-    Raises:
-        UsageError: two goals, a value that cannot be, or an option that says what the goal searches.
-    """
-    found = {name: value for name, value in given.items() if value is not None}
-    if not found:
-        return None
-    if not found.keys() & set(GOALS):
-        raise UsageError(f"--{next(iter(found))} goes with --max-drop, --max-bytes or --speedup")
-    goal = _valid(Goal, found)
-    for name in _EXCLUDED[goal.axis]:
-        if options.get(name) is not None:
-            goal_flag = "--" + goal.name.replace("_", "-")
-            other = "" if goal.search else "; --search varies another"
-            raise UsageError(f"{goal_flag} finds --{goal.axis} itself; leave --{name} out{other}")
-    return goal
+    return valid(Options, {"recipe": recipe, **chosen})
 
 
 def resolve_training(**given: Any) -> Training:
@@ -291,23 +193,15 @@ def resolve_training(**given: Any) -> Training:
     Raises:
         UsageError: an invalid value; says which and what is allowed.
     """
-    return _valid(Training, {key: value for key, value in given.items() if value is not None})
+    return valid(Training, {key: value for key, value in given.items() if value is not None})
 
 
-def resolve_limits(**given: Any) -> Limits:
-    """The limits of a gate: every keyword that is not None.
+def valid(record: type[R], values: dict[str, Any]) -> R:
+    """A record of these values.
 
     Raises:
-        UsageError: an invalid value, or nothing to check.
+        UsageError: one that it does not take; says which.
     """
-    limits = _valid(Limits, {key: value for key, value in given.items() if value is not None})
-    if not limits.given:
-        flags = ["--" + name.replace("_", "-") for name in Limits.model_fields]
-        raise UsageError(f"no limit to check; give one of {', '.join(flags[:-1])} and {flags[-1]}")
-    return limits
-
-
-def _valid(record: type[R], values: dict[str, Any]) -> R:
     try:
         return record(**values)
     except ValidationError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxprune.errors import ModelError, RuntimeUnavailableError
+from onnxprune.threads import processors
 
 try:
     import onnxruntime
@@ -108,7 +108,7 @@ class Session:
         chosen = providers(provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
-        self.threads: int = threads or len(os.sched_getaffinity(0))
+        self.threads: int = threads or processors()
         options.intra_op_num_threads = self.threads
         options.add_session_config_entry("session.force_spinning_stop", str(int(alternating)))
         options.enable_mem_pattern = options.enable_cpu_mem_arena = not lean

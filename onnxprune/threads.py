@@ -38,7 +38,7 @@ def side_by_side(function: Callable[..., R], calls: Iterable[Call], columns: Seq
         calls: its arguments, taken as they are needed.
         columns: of the matrix of each call, which says how large it is.
     """
-    workers = _processors()
+    workers = _workers()
     for small, group in groupby(zip(calls, columns, strict=True), key=lambda each: each[1] <= ONE_THREAD):
         own = (call for call, _ in group)
         if small and workers > 1:
@@ -63,7 +63,7 @@ def in_shares(function: Callable[[T], None], items: Sequence[T], columns: float)
         items: problems of a few columns each.
         columns: how many, on average.
     """
-    workers = _processors() if columns >= _WORTH else 1
+    workers = _workers() if columns >= _WORTH else 1
 
     def all_of(share: Sequence[T]) -> None:
         for item in share:
@@ -88,8 +88,15 @@ def _together(function: Callable[..., R], calls: Iterable[Call], workers: int) -
             yield under_way.popleft().result()
 
 
-def _processors() -> int:
-    return min(len(os.sched_getaffinity(0)), _allowed())
+def processors() -> int:
+    """How many this process may use; on a system that does not tell, how many the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _workers() -> int:
+    return min(processors(), _allowed())
 
 
 @cache

@@ -24,8 +24,9 @@ import pytest
 from click.testing import CliRunner, Result
 from pydantic import BaseModel
 
+from onnxprune.aims import Goal
 from onnxprune.cli import main
-from onnxprune.options import Goal, Options, Training
+from onnxprune.options import Options, Training
 from onnxprune.report import html
 from onnxprune.report.schema import CompressionReport, FinetuneReport, Inspection, Record
 

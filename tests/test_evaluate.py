@@ -15,7 +15,8 @@ import torch
 
 from onnxprune.data import Images, open_data
 from onnxprune.errors import DataError, ModelError
-from onnxprune.evaluate import evaluate, log_probabilities
+from onnxprune.evaluate import evaluate
+from onnxprune.figures import log_probabilities
 
 CLASSES = 12
 RNG = np.random.default_rng(0)

@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner, Result
 from units.nets import parsed
 
+from onnxprune.aims import Limits
 from onnxprune.cli import main
 from onnxprune.cli.parameters import count
 from onnxprune.errors import DataError, GateError, ModelError, UsageError
 from onnxprune.evaluate import evaluate
 from onnxprune.gate import gate
 from onnxprune.intervals import wilson
-from onnxprune.options import Limits
 from onnxprune.report.schema import GateCheck, GateReport
 
 CLASSES = 4

@@ -18,6 +18,7 @@ LAYERS = (
     ("finetune",),
     ("report",),
     ("evaluate", "footprint", "output", "prepared"),
+    ("figures",),
     ("prune",),
     ("regrowth",),
     ("ranking",),
@@ -42,7 +43,7 @@ LAYERS = (
     ("algebra", "liveness"),
     ("session",),
     ("model",),
-    ("normalise", "metric"),
+    ("normalise", "metric", "aims"),
     ("comparable", "tensors"),
     (
         "clock",

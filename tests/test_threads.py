@@ -135,3 +135,13 @@ def test_blas_has_threads_for_large_matrices(columns: int, wanted: int) -> None:
     with blas_for(columns):
         assert blas_threads() == wanted
     assert blas_threads() == 4
+
+
+def test_a_system_that_does_not_tell_which_processors_are_ours_has_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MacOS and Windows: there the call is missing, and no session could be opened."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert threads.processors() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert threads.processors() == 1

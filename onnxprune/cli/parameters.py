@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic import BaseModel
 
+from onnxprune.aims import Goal, Limits
 from onnxprune.errors import UsageError
-from onnxprune.options import RECIPES, Axis, Goal, Limits, Options, Training, resolve_training
+from onnxprune.options import RECIPES, Axis, Options, Training, resolve_training
 
 Decorator = Callable[[Any], Any]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from onnxprune.errors import RuntimeUnavailableError, UsageError
 from onnxprune.session import Provider
+from onnxprune.threads import processors
 
 LOCAL = "local"
 _SECONDS = 5.0  # for a cluster to answer
@@ -100,7 +101,7 @@ def connected(address: str, workers: int | None = None, provider: Provider = "au
     if own:
         _start(ray, address, workers)
     try:
-        cluster = _placed(ray, workers or (_processors() if own and address == LOCAL else None), provider)
+        cluster = _placed(ray, workers or (processors() if own and address == LOCAL else None), provider)
         token = _CURRENT.set(cluster)
         try:
             yield cluster
@@ -120,7 +121,7 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for a report to its makers
     given: dict[str, Any] = {"address": address}
     if address == LOCAL:  # more workers than processors share them
-        given |= {"num_cpus": max(_processors(), workers or 0), "include_dashboard": False}
+        given |= {"num_cpus": max(processors(), workers or 0), "include_dashboard": False}
     try:
         _try(address)
         ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
@@ -165,7 +166,3 @@ def threads(processors: Sequence[int], workers: int) -> int:
     """
     most = range(max(processors, default=1), 1, -1)
     return next((each for each in most if sum(count // each for count in processors) >= workers), 1)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0))

@@ -7,7 +7,6 @@ up in a table [256, channels] made once in float64.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from onnxprune.data.lazy import Lazy
 from onnxprune.data.pictures import pixels, require_pillow, size_of
 from onnxprune.data.preprocess import Preprocess, Size
 from onnxprune.errors import DataError
+from onnxprune.threads import processors
 
 _KEPT_BYTES = 1 << 30  # of decoded pixels, of all images of one source
 
@@ -83,7 +83,7 @@ class Decoder:
     def read(self, rows: npt.NDArray[np.int64]) -> Array:
         """The numbers of these images, of one size, in the layout of the input."""
         missing = [row for row in rows.tolist() if row not in self._kept]
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(processors()) as pool:
             decoded = dict(zip(missing, pool.map(self._decode, missing), strict=True))
         pictures = np.stack([self._kept[row] if row in self._kept else decoded[row] for row in rows.tolist()])
         self._keep(decoded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onnxprune.aims import Goal, resolve_goal
 from onnxprune.data import Data, Source
 from onnxprune.errors import UsageError
 from onnxprune.goals.axis import Line
@@ -14,7 +15,6 @@ from onnxprune.goals.size import within_bytes
 from onnxprune.goals.speed import within_time
 from onnxprune.metric import Metric, own_metric
 from onnxprune.model import Model
-from onnxprune.options import Goal, resolve_goal
 from onnxprune.pipeline import Result, StatisticsSource, finish, listed, measure_change, write
 from onnxprune.prepared import Prepared
 from onnxprune.progress import Progress

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from onnxprune.aims import Goal
 from onnxprune.data import Data
 from onnxprune.data.parting import halves
 from onnxprune.errors import BudgetError
@@ -23,7 +24,7 @@ from onnxprune.goals.axis import LEAST, Line, halve
 from onnxprune.goals.found import Found
 from onnxprune.intervals import resolution, wilson
 from onnxprune.metric import Metric
-from onnxprune.options import Goal, Options
+from onnxprune.options import Options
 from onnxprune.pipeline import curve_point
 from onnxprune.prepared import Candidate, Prepared
 from onnxprune.report.schema import CurvePoint, GoalReport, MetricChange, Trial

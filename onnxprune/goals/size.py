@@ -10,10 +10,10 @@ from math import exp, inf, log
 
 from scipy.optimize import brentq
 
+from onnxprune.aims import Goal
 from onnxprune.errors import BudgetError
 from onnxprune.goals.axis import LEAST, Line
 from onnxprune.goals.found import Found
-from onnxprune.options import Goal
 from onnxprune.output import packed_bytes
 from onnxprune.pipeline import metadata
 from onnxprune.prepared import Candidate, Prepared

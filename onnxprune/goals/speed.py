@@ -12,12 +12,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from onnxprune.aims import Goal
 from onnxprune.bench import first_samples, race
 from onnxprune.data.inputs import fixed_batch
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.goals.axis import LEAST, Line, halve
 from onnxprune.goals.found import Found
-from onnxprune.options import Goal
 from onnxprune.output import as_written
 from onnxprune.prepared import Candidate, Prepared
 from onnxprune.report.schema import GoalReport, Spread, Trial

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 from goals.nets import data, saved
 
+from onnxprune.aims import Goal, resolve_goal
 from onnxprune.cli import main
 from onnxprune.cli.parameters import size
 from onnxprune.errors import UsageError
-from onnxprune.options import Goal, resolve_goal
 from onnxprune.report.schema import CompressionReport
 
 

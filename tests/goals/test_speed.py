@@ -7,13 +7,13 @@ from goals.nets import data, saved
 from units.nets import parsed
 
 from onnxprune import compress_to_goal
+from onnxprune.aims import Goal
 from onnxprune.errors import BudgetError, UsageError
 from onnxprune.goals import speed
 from onnxprune.goals.axis import Line
 from onnxprune.goals.speed import within_time
 from onnxprune.layers import find_layers
 from onnxprune.model import load
-from onnxprune.options import Goal
 from onnxprune.prepared import Prepared
 from onnxprune.report.schema import Spread
 

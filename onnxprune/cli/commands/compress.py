@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from onnxprune.aims import Goal, resolve_goal
 from onnxprune.cli import parameters
 from onnxprune.cli.files import check_preprocess, destination, named_source, source_of
 from onnxprune.cli.parameters import FILE, METRIC, MODEL, PREPROCESS, REPORT, SOURCE, fields
 from onnxprune.cli.running import DATA_FREE, finish, on_cluster, page_destination, progress_of, warn
-from onnxprune.options import Goal, resolve, resolve_goal
+from onnxprune.options import resolve
 
 _STATISTICS = "Statistics saved by `calibrate`; give several to merge shards."
 _FINETUNE = "Fine-tune for so many epochs after pruning, taught by MODEL; needs torch."

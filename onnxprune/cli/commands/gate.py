@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from onnxprune.aims import Limits, resolve_limits
 from onnxprune.cli import parameters
 from onnxprune.cli.files import append_text, check_preprocess, destination, source_of
 from onnxprune.cli.parameters import FILE, METRIC, NOISE, PREPROCESS, SOURCE, fields
 from onnxprune.cli.running import finish, progress_of
 from onnxprune.errors import GateError, UsageError
-from onnxprune.options import Limits, resolve_limits
 
 _DATA = f"What --min-metric and --max-drop are measured on, {SOURCE}.  [default: calibration/STEM.eval.npz]"
 _COMPRESSION = "What `compress --json` wrote of MODEL: before and after, in the summary."
