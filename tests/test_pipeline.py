@@ -154,6 +154,7 @@ def test_a_limit_of_memory_changes_nothing_but_the_report(saved, tmp_path, monke
     free = compress(path, x, output=tmp_path / "free.onnx", ratio=0.4, **FAST)
     monkeypatch.setattr(fitting, "resident", lambda: 0)
     monkeypatch.setattr(fitting, "_COPIES", 0)
+    monkeypatch.setattr(fitting, "_BLAS", 0)
     monkeypatch.setattr(fitting, "_SESSION", 0)
     monkeypatch.setattr(fitting, "_values", lambda model, data, how: (lambda run: 0, [data.batch_size]))
     monkeypatch.setattr(prune, "for_sweep", lambda layers, data, limit: Limits(0))
