@@ -184,3 +184,15 @@ def differ(one, other):
             want, got = mine.mean(), its.mean()
             most = max(most, np.abs(got - want).max() / np.abs(want).max())
     return most
+
+
+def reshaped_by_batches_of(size):
+    """A network whose input leaves the batch open, and whose Reshapes do not."""
+    text = """net (float[n,6] x) => (float[n,3] y) {
+        r = Reshape(x, fixed)
+        [in] h = MatMul(r, w0)
+        f = Reshape(h, back)
+        [out] y = Gemm(f, w1)
+    }"""
+    shapes = {"fixed": np.array([size, 2, 3]), "back": np.array([size, 8])}
+    return parsed(text, {"w0": (3, 4), "w1": (8, 3)}, **shapes)

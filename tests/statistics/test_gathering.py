@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TWINS, data_for, differ, samples, twin_model
-from units.nets import parsed
+from tiny import TWINS, data_for, differ, reshaped_by_batches_of, samples, twin_model
 
 from onnxprune import spilling
 from onnxprune.errors import MemoryBudgetError
@@ -80,14 +79,7 @@ def test_without_a_limit_as_many_run_at_once_as_a_cache_holds(name, monkeypatch)
 
 def test_batches_stay_whole_where_their_size_is_written_into_a_node(monkeypatch):
     """The input leaves the batch open, a Reshape does not: 8 samples at once or none."""
-    text = """net (float[n,6] x) => (float[n,3] y) {
-        r = Reshape(x, fixed)
-        [in] h = MatMul(r, w0)
-        f = Reshape(h, back)
-        [out] y = Gemm(f, w1)
-    }"""
-    shapes = {"fixed": np.array([8, 2, 3]), "back": np.array([8, 8])}
-    model = parsed(text, {"w0": (3, 4), "w1": (8, 3)}, **shapes)
+    model = reshaped_by_batches_of(8)
     data = data_for(model, samples((6,), 16), 8)
     whole = collect(model, "sha", data, Gathering(provider="cpu"))
     monkeypatch.setattr(collecting, "_FEWEST", 1)

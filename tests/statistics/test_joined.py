@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import TWINS, data_for, differ, samples, twin_model
+from tiny import TWINS, data_for, differ, reshaped_by_batches_of, samples, twin_model
 from units.nets import parsed
 
 from onnxprune.layers import find_layers
@@ -64,14 +64,7 @@ def test_joined_batches_may_be_shared_out(name):
 
 def test_batches_whose_size_is_written_into_a_node_run_one_by_one():
     """The input leaves the batch open, a Reshape does not."""
-    text = """net (float[n,6] x) => (float[n,3] y) {
-        r = Reshape(x, fixed)
-        [in] h = MatMul(r, w0)
-        f = Reshape(h, back)
-        [out] y = Gemm(f, w1)
-    }"""
-    shapes = {"fixed": np.array([2, 2, 3]), "back": np.array([2, 8])}
-    model = parsed(text, {"w0": (3, 4), "w1": (8, 3)}, **shapes)
+    model = reshaped_by_batches_of(2)
     data = data_for(model, samples((6,), 64), 2)
     larger, _ = arranged(model, data, CPU)
     assert larger.batch_size > 2
