@@ -10,9 +10,10 @@ Here, small matrices are numpy's: it lets other threads run meanwhile, which sci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -24,7 +25,6 @@ from onnxprune.errors import StatisticsError
 from onnxprune.session import Provider, on_gpu
 
 Array = npt.NDArray[Any]
-Product = Callable[[Array], Array]
 
 _LARGE = 1024
 _BLOCK = 128  # rows of a triangle that is as well inverted as a whole
@@ -70,15 +70,57 @@ def _free(device: str) -> int:
     return int(torch.cuda.mem_get_info(device)[0])
 
 
-def times(matrices: Array) -> Product:
-    """What multiplies rows [groups, m, d] by `matrices` [groups, d, d], which must not change meanwhile."""
-    device = _place(matrices)
-    if device is None:
-        return lambda rows: rows @ matrices
-    import torch
+class Product(Protocol):
+    """Multiplies rows by matrices [groups, d, d] that are held somewhere."""
 
-    held = torch.as_tensor(matrices, device=device)
-    return lambda rows: (torch.as_tensor(rows, device=device) @ held).cpu().numpy()
+    def __call__(self, rows: Array) -> Array:
+        """`rows` [groups, m, d] times the matrices."""
+        ...
+
+    def within(self, columns: Array) -> Product:
+        """The same of some rows and columns of each matrix."""
+        ...
+
+
+def times(matrices: Array) -> Product:
+    """What multiplies rows by `matrices` [groups, d, d], which must not change meanwhile."""
+    device = _place(matrices)
+    return _TimesHere(matrices) if device is None else _TimesThere.of(matrices, device)
+
+
+@dataclass(frozen=True)
+class _TimesHere:
+    matrices: Array
+
+    def __call__(self, rows: Array) -> Array:
+        product: Array = rows @ self.matrices
+        return product
+
+    def within(self, columns: Array) -> Product:
+        return _TimesHere(self.matrices[:, columns[:, None], columns])
+
+
+@dataclass(frozen=True)
+class _TimesThere:
+    held: Any  # a torch.Tensor
+
+    @classmethod
+    def of(cls, matrices: Array, device: str) -> _TimesThere:
+        import torch
+
+        return cls(torch.as_tensor(matrices, device=device))
+
+    def __call__(self, rows: Array) -> Array:
+        import torch
+
+        product: Array = (torch.as_tensor(rows, device=self.held.device) @ self.held).cpu().numpy()
+        return product
+
+    def within(self, columns: Array) -> Product:
+        import torch
+
+        places = torch.as_tensor(columns, device=self.held.device)
+        return _TimesThere(self.held[:, places][:, :, places])
 
 
 class Factored(Protocol):

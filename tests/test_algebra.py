@@ -72,6 +72,9 @@ def test_products_there_keep_their_dtype(dtype: type) -> None:
     matrices, rows = (rng.standard_normal(shape).astype(dtype) for shape in ((2, 5, 5), (2, 3, 5)))
     product = times(matrices)(rows)
     assert product.dtype == dtype
+    some = np.array([0, 3, 4])
+    own = times(matrices).within(some)(rows[:, :, some])
+    np.testing.assert_allclose(own, rows[:, :, some] @ matrices[:, some[:, None], some], atol=1e-5)
     product += 1  # it is the caller's own
     np.testing.assert_allclose(product - 1, rows @ matrices, atol=1e-5 if dtype is np.float32 else ROUNDING)
 

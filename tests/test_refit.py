@@ -118,6 +118,21 @@ def test_improving_goes_down_to_the_exact_fit():
     assert errors[-1] == pytest.approx(best, rel=1e-4)  # float32
 
 
+@pytest.mark.parametrize("dead", [[], [0, 3, 4], range(6)], ids=str)
+def test_columns_that_no_unit_keeps_are_left_out_of_the_steps_and_change_nothing(dead, monkeypatch):
+    _, _, moments = layer()
+    rng = np.random.default_rng(1)
+    kept, reference = rng.random((2, 4, 6)) < 0.7, rng.standard_normal((2, 4, 6))
+    kept[..., list(dead)] = False
+    refit = least_squares(moments.problem(True), reference, 1e-3)
+    found = refit.improve(reference, kept, 3)
+    monkeypatch.setattr(module, "_FEWER", 0.0)
+    want = refit.improve(reference, kept, 3)
+    assert not found[~kept].any()
+    # three steps in float32 on other sums: each rounds to a few 1e-7
+    np.testing.assert_allclose(found, want, atol=1e-5 * max(1.0, np.abs(want).max()))
+
+
 def test_saliency_is_what_the_error_grows_by_when_one_weight_leaves():
     _, _, moments = layer()
     reference = np.zeros((2, 4, 6))
