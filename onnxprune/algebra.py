@@ -4,7 +4,7 @@ Inside `on(provider)` a matrix of `_LARGE` rows or more goes to the GPU: if onnx
 installed and has it too, and some copies of the matrix fit in its memory. Smaller ones are not worth the way.
 Results are arrays here, of the dtype that was given: torch multiplies float32 without TF32 unless asked to.
 
-Here, small matrices are numpy's: it lets other threads run meanwhile, which scipy's LAPACK does not
+Here, what layers side by side need is numpy's: it lets other threads run meanwhile, scipy's LAPACK does not
 (two threads, 900 columns: 237 Cholesky factors a second, and 129, where one makes 119 and 132).
 """
 
@@ -23,6 +23,7 @@ import scipy.linalg
 
 from onnxprune.errors import StatisticsError
 from onnxprune.session import Provider, on_gpu
+from onnxprune.threads import ONE_THREAD
 
 Array = npt.NDArray[Any]
 
@@ -152,7 +153,7 @@ def cholesky(matrix: Array) -> Array:
         StatisticsError: it is not positive definite.
     """
     try:
-        if len(matrix) <= _LARGE:
+        if len(matrix) <= ONE_THREAD:
             return np.linalg.cholesky(matrix)
         # LAPACK's order is the other one; of a symmetric matrix it is the same, and nothing is copied
         upper: Array = scipy.linalg.cholesky(matrix.T, lower=False, overwrite_a=True, check_finite=False)
@@ -183,7 +184,7 @@ class _Here:
         self._factor = factor
 
     def inverse_diagonal(self) -> Array:
-        if len(self._factor) > _LARGE:
+        if len(self._factor) > ONE_THREAD:
             return np.diag(scipy.linalg.lapack.dpotri(self._factor.T, lower=0)[0])
         half = _inverse_of_lower(self._factor)
         diagonal: Array = np.einsum("ij,ij->j", half, half)

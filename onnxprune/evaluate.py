@@ -168,7 +168,7 @@ def _label_problem(data: Data, outputs: Mapping[str, Array]) -> str | None:
     odd = next((array for array in labels if array.dtype.kind not in "biu" or array.size != len(array)), None)
     if odd is not None:
         return f"its labels are {odd.dtype} {list(odd.shape)}, not one class number a sample"
-    if not any(is_classes(y) for y in outputs.values() if y.dtype.kind == "f"):
+    if not any(is_classes(y) for y in floats(outputs).values()):
         found = ", ".join(f"'{name}' {list(y.shape)}" for name, y in outputs.items())
         return f"class labels need an output [batch, classes], the model has {found}"
     return None

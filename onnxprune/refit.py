@@ -35,9 +35,9 @@ STEPS = 24  # conjugate-gradient steps before the first round, and where nothing
 _STEPS_BETWEEN = 6  # after a round
 # Where a step is dear, those between rounds stop at a residual of 2 %: half as many, and what is chosen fits
 # as well (a layer of 576 columns at 13 and 4 %: errors of 0.2475 and 0.5270 instead of 0.2462 and 0.5278).
-_FEWER = 0.8  # of the columns: the moments of those that any unit keeps are worth taking out
 _DEAR = 2e9  # flops
 _DEAR_TOLERANCE = 2e-2
+_FEWER = 0.8  # of the columns: the moments of those that any unit keeps are worth taking out
 _STEPS_LAST = 200  # where Cholesky would be dearer
 _EXACT_FLOPS = 2e10  # Cholesky up to here: a second or two
 _EXACT_SHARE = 0.5  # or up to this share of what `_STEPS_LAST` products cost; iterations may stop earlier

@@ -49,12 +49,12 @@ def test_factors_there_are_those_of_numpy(size: int) -> None:
     np.testing.assert_allclose(found.solve(rows), rows @ inverse, rtol=1e-10, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("large", [1, 1000])
+@pytest.mark.parametrize("one_thread", [1, 1000])
 @pytest.mark.parametrize("size", [2, 129, 300])  # a triangle is inverted as a whole, in two parts, in more
 def test_factors_here_are_those_of_numpy_small_or_large(
-    size: int, large: int, monkeypatch: pytest.MonkeyPatch
+    size: int, one_thread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(algebra, "_LARGE", large)
+    monkeypatch.setattr(algebra, "ONE_THREAD", one_thread)
     matrix = definite(size)
     rows = np.random.default_rng(0).standard_normal((3, size))
     found = factored(matrix.copy())

@@ -197,7 +197,11 @@ class _DampedSamples:
 
 
 def solved_damped(matrix: Array, damping: float, rows: Array) -> Array:
-    """`rows` times (matrix + damping · I)⁻¹; `matrix` is overwritten."""
+    """`rows` times (matrix + damping · I)⁻¹; `matrix` is overwritten.
+
+    Raises:
+        StatisticsError: that is not positive definite.
+    """
     matrix.flat[:: len(matrix) + 1] += damping
     return algebra.solved(algebra.cholesky(matrix), rows)
 

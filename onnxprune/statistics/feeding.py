@@ -103,8 +103,10 @@ class NoiseSource:
         each = {name: shape[axes[name]] // first.count for name, shape in shapes.items()}
 
         def of(samples: int) -> dict[str, tuple[int, ...]]:
-            cut = {name: (shape[: axes[name]], shape[axes[name] + 1 :]) for name, shape in shapes.items()}
-            return {name: (*before, each[name] * samples, *after) for name, (before, after) in cut.items()}
+            return {
+                name: (*shape[: axes[name]], each[name] * samples, *shape[axes[name] + 1 :])
+                for name, shape in shapes.items()
+            }
 
         starts = range(0, count, grain)
         drawn = [self.drawn(at, of(min(grain, count - start))) for at, start in enumerate(starts, number)]

@@ -16,12 +16,6 @@ FLOAT32 = 1e-5  # sums of some hundred float32 products, cut up elsewhere
 CPU = Gathering(seed=5, provider="cpu")
 
 
-@pytest.fixture
-def _alone(monkeypatch):
-    """Called, it keeps batches from being joined."""
-    return lambda: monkeypatch.setattr(feeding, "_LEAST", 10**9)
-
-
 def given(name, count=100, batch=3, labels=None):
     model = twin_model(name)
     arrays = {"x": samples(TWINS[name].shape, count)}
@@ -30,23 +24,23 @@ def given(name, count=100, batch=3, labels=None):
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "gaussian"])
 @pytest.mark.parametrize("name", TWINS)
-def test_the_noise_is_that_of_the_batches_given(name, loss, _alone):
+def test_the_noise_is_that_of_the_batches_given(name, loss, monkeypatch):
     """100 samples, 3 a batch, 12 at once: the last run has 4, of two batches."""
     model, data = given(name)
     how = Gathering(seed=5, provider="cpu", loss=loss)
     larger, arrangement = arranged(model, data, how)
     assert (larger.batch_size, arrangement.grain) == (12, 3)
     found = collect(model, "", data, how)
-    _alone()
+    monkeypatch.setattr(feeding, "_LEAST", 10**9)  # none are joined
     assert arranged(model, data, how) == (data, how)
     assert differ(collect(model, "", data, how), found) < FLOAT32
 
 
-def test_labels_go_with_their_samples(_alone):
+def test_labels_go_with_their_samples(monkeypatch):
     model, data = given("mlp", labels=np.arange(100) % 3)
     how = Gathering(provider="cpu", labels=True)
     found = collect(model, "", data, how)
-    _alone()
+    monkeypatch.setattr(feeding, "_LEAST", 10**9)  # none are joined
     assert differ(collect(model, "", data, how), found) < FLOAT32
 
 

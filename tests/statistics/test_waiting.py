@@ -79,10 +79,8 @@ def test_a_group_is_of_the_same_batches_whichever_comes_first():
 @pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float64)], ids=str)
 @pytest.mark.parametrize("way", ["as they are", "read by a graph"])
 def test_squares_are_those_of_the_rows_given(way, dtype):
-    parts, own = (
-        np.random.default_rng(0).standard_normal((2, 5, 3)).astype(dtype),
-        ir.DataType.from_numpy(dtype),
-    )
+    parts = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(dtype)
+    own = ir.DataType.from_numpy(dtype)
 
     def read(op, x):
         return {ROWS: typed(op.Unsqueeze(op.Transpose(x), op.ints(0)), own)}
